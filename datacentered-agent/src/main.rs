@@ -1,1 +1,50 @@
-fn main() {}
+//! The small program that is installed on hosts: the agent, and the shims that own what it runs.
+
+mod args;
+mod logging;
+
+use std::error::Error as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use datacentered_agent_lib::run::{self, RunError};
+
+use crate::args::{Args, Command};
+
+fn main() -> ExitCode {
+    // A shim holds one process for as long as it runs, and a host may have thousands of them: it must not pay for
+    // argument parsing, logging or a runtime.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "shim") {
+        return datacentered_agent_lib::shim::main(arguments.collect());
+    }
+    let args = Args::parse();
+    logging::start(&args.log, args.log_format);
+    let outcome = match args.command {
+        Command::Join(join) => run::block_on(run::join(join.into())),
+        Command::Start(start) => run::block_on(run::start(start.into())),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", with_sources(&error));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// An error and what caused it, on one line.
+fn with_sources(error: &RunError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Errors that only pass another one on say the same as their source.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

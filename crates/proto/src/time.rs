@@ -17,7 +17,7 @@ impl Timestamp {
     /// From milliseconds since the Unix epoch, clamped to the years that RFC 3339 can write.
     pub fn from_millis(ms: i64) -> Self {
         const MIN: i64 = -62_135_596_800_000; // 0001-01-01
-        const MAX: i64 = 253_402_207_200_999; // within jiff's last representable day
+        const MAX: i64 = 253_402_207_199_999; // 9999-12-30, within the last day that the time library knows
         Self(ms.clamp(MIN, MAX))
     }
 

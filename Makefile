@@ -1,0 +1,54 @@
+# Everything a newcomer needs: `make demo` and `make test`. The other targets are their parts.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+LOCKED := --locked
+
+.PHONY: help demo test setup setup-test build fmt clippy doc docs unit release clean
+
+help:
+	@echo "make demo     install what is missing, build, and try DataCentered on this machine"
+	@echo "make test     install what is missing, then format, clippy, docs and every test"
+	@echo "make release  build the release programs into target/release"
+	@echo "make docs     refresh docs/operations.json and docs/openapi.json"
+
+## Installs what building needs (a C compiler for the cryptography library).
+setup:
+	@scripts/setup.sh build
+
+## Installs what the tests need besides: network namespaces, traffic shaping, jq.
+setup-test:
+	@scripts/setup.sh test
+
+demo: setup
+	$(CARGO) build $(LOCKED) --release -p datacentered -p datacentered-agent
+	target/release/datacentered demo
+
+release: setup
+	$(CARGO) build $(LOCKED) --release -p datacentered -p datacentered-agent
+
+test: setup-test fmt clippy doc unit
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets --all-features -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps --document-private-items
+
+## Every test of every crate: with nextest where it is installed.
+unit:
+	$(CARGO) build $(LOCKED) -p datacentered -p datacentered-agent
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  set -x; $(CARGO) nextest run $(LOCKED) --workspace --all-features; \
+	else \
+	  set -x; $(CARGO) test $(LOCKED) --workspace --all-features; \
+	fi
+
+docs:
+	$(CARGO) run $(LOCKED) -q -p datacentered-proto --example docs -- docs
+
+clean:
+	$(CARGO) clean

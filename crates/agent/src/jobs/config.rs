@@ -1,0 +1,85 @@
+//! How the job manager is set up.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datacentered_proto::limits::MAX_SPEC;
+use datacentered_proto::ops::job::Offer;
+
+use crate::cgroup;
+
+/// The subcommand under which the agent's binaries call [`crate::shim::main`].
+pub const SHIM_SUBCOMMAND: &str = "shim";
+
+/// The host's last word: the policy line that forbids an offer, if one does.
+#[derive(Clone)]
+pub struct Refuse(Arc<dyn Fn(&Offer) -> Option<String> + Send + Sync>);
+
+impl Refuse {
+    /// Decides by a function.
+    pub fn by(decide: impl Fn(&Offer) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(decide))
+    }
+
+    /// Refuses nothing.
+    pub fn nothing() -> Self {
+        Self::by(|_| None)
+    }
+
+    pub(super) fn why(&self, offer: &Offer) -> Option<String> {
+        (self.0)(offer)
+    }
+}
+
+impl fmt::Debug for Refuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Refuse")
+    }
+}
+
+/// Everything that [`super::Jobs`] has to know.
+#[derive(Clone, Debug)]
+pub struct JobsConfig {
+    /// The agent's data directory; made (0700) where it does not exist.
+    pub dir: PathBuf,
+    /// The program that becomes a shim.
+    pub shim_program: PathBuf,
+    /// Its arguments before the job's id.
+    pub shim_args: Vec<OsString>,
+    /// Most jobs that are not released, and most tombstones and refusals beside them.
+    pub max_jobs: u32,
+    /// Largest description of a command as JSON, in bytes.
+    pub max_spec: usize,
+    /// Most bytes of standard input that a job may have waiting.
+    pub max_stdin: u64,
+    /// Largest spool of one job in bytes, whatever an offer asks for.
+    pub max_spool: u64,
+    /// How long output is read after the main process has ended, where others still hold its pipes.
+    pub drain_after_exit: Duration,
+    /// Which control groups to use.
+    pub cgroups: cgroup::Choice,
+    /// What the host does not take.
+    pub refuse: Refuse,
+}
+
+impl JobsConfig {
+    /// The defaults, for a data directory.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            // The running program itself, also after its file was replaced by an update.
+            shim_program: "/proc/self/exe".into(),
+            shim_args: vec![SHIM_SUBCOMMAND.into()],
+            max_jobs: 1024,
+            max_spec: MAX_SPEC,
+            max_stdin: 16 << 20,
+            max_spool: 4 << 30,
+            drain_after_exit: Duration::from_secs(2),
+            cgroups: cgroup::Choice::Auto,
+            refuse: Refuse::nothing(),
+        }
+    }
+}

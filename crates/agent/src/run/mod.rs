@@ -1,0 +1,256 @@
+//! The agent's main: identity, journal, link, and a clean end.
+//!
+//! Nothing here knows a command line: both programs hand in plain options.
+
+mod error;
+mod notify;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use datacentered_link::clock::Clock;
+use datacentered_link::url::HubUrl;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use error::RunError;
+
+use crate::announce::{Announcement, Announcer};
+use crate::config::{self, Config};
+use crate::hub_link::{self, Credentials, Enrolled, HubLink, Settings, Wanted};
+use crate::identity::{Identity, read_token};
+use crate::jobs::Jobs;
+
+/// Threads for what blocks (journal syncs, facts); each that is idle goes away again.
+const BLOCKING_THREADS: usize = 4;
+
+/// How long an idle one of them stays.
+const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// What a blocking thread's stack may take; nothing deep runs there.
+const BLOCKING_STACK: usize = 256 * 1024;
+
+/// How long the end of the process waits for threads that block, such as on a disk that hangs.
+const BLOCKING_LEAVE: Duration = Duration::from_millis(500);
+
+/// Options of an agent that is enrolled.
+#[derive(Clone, Debug, Default)]
+pub struct StartOptions {
+    /// Where the agent keeps its state; the default of [`config::default_data_dir`] where absent.
+    pub data_dir: Option<PathBuf>,
+    /// Print one JSON object a line on standard output for what scripts wait on.
+    pub json: bool,
+}
+
+/// Options of an agent that enrols first.
+#[derive(Clone, Debug, Default)]
+pub struct JoinOptions {
+    /// Where the hub is; several addresses are separated by commas.
+    pub url: String,
+    /// The join token: itself, `@FILE`, or `-` for standard input. A host that is enrolled already needs none.
+    pub token: Option<String>,
+    /// The name to ask for; where absent the configuration's, else the hostname.
+    pub name: Option<String>,
+    /// Labels to ask for; they win over the configuration's.
+    pub labels: BTreeMap<String, String>,
+    /// The rest.
+    pub run: StartOptions,
+}
+
+/// Runs one of [`join`] and [`start`] to its end, on the small runtime that keeps the agent small.
+pub fn block_on(agent: impl Future<Output = Result<(), RunError>>) -> Result<(), RunError> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_KEEP_ALIVE)
+        .thread_stack_size(BLOCKING_STACK)
+        .build()
+        .map_err(|source| RunError::System { what: "set up its event loop", source })?;
+    let result = runtime.block_on(agent);
+    runtime.shutdown_timeout(BLOCKING_LEAVE);
+    result
+}
+
+/// Enrols the host where it is not yet, then runs until SIGTERM or SIGINT.
+pub async fn join(options: JoinOptions) -> Result<(), RunError> {
+    let (stop, _signals) = stop_on_signals()?;
+    join_until(options, stop).await
+}
+
+/// Runs an enrolled host until SIGTERM or SIGINT.
+pub async fn start(options: StartOptions) -> Result<(), RunError> {
+    let (stop, _signals) = stop_on_signals()?;
+    start_until(options, stop).await
+}
+
+/// As [`join`], until `stop` is cancelled.
+pub async fn join_until(options: JoinOptions, stop: CancellationToken) -> Result<(), RunError> {
+    let hubs = parse_hubs(&options.url)?;
+    let mut agent = Agent::open(&options.run, stop)?;
+    let token = options.token.as_deref().map(read_token).transpose()?;
+    if let Some(token) = &token {
+        agent.identity.check_hub(token.ca_fingerprint())?;
+    }
+    if agent.identity.enrolment().is_some() {
+        agent.identity.set_hubs(hubs)?;
+        return agent.run().await;
+    }
+    let Some(token) = token else {
+        // The same words as for `start`: there is nothing to run with.
+        agent.identity.require_enrolment()?;
+        return Ok(());
+    };
+    let wanted = agent.wanted(options.name, options.labels);
+    let ca = token.ca_fingerprint();
+    let credentials = agent.credentials(ca)?;
+    let enrolled = tokio::select! {
+        () = agent.stop.cancelled() => return agent.end().await,
+        enrolled = hub_link::enrol(
+            &agent.settings, &credentials, &hubs, token.secret(), &wanted, &agent.jobs, &agent.clock,
+        ) => enrolled?,
+    };
+    let enrolment = match enrolled {
+        Enrolled::Issued(reply) => agent.identity.enrolled(hubs, ca, reply)?,
+        Enrolled::Known { host, name } => agent.identity.known_as(hubs, ca, host, name)?,
+    };
+    tracing::info!(host = %enrolment.host, name = enrolment.name, "enrolled");
+    agent.announcer.tell(&Announcement::Enrolled { host: enrolment.host, name: enrolment.name.clone() });
+    agent.run().await
+}
+
+/// As [`start`], until `stop` is cancelled.
+pub async fn start_until(options: StartOptions, stop: CancellationToken) -> Result<(), RunError> {
+    let agent = Agent::open(&options, stop)?;
+    agent.identity.require_enrolment()?;
+    agent.run().await
+}
+
+fn parse_hubs(text: &str) -> Result<Vec<HubUrl>, RunError> {
+    let refused = |why: String| RunError::Url { url: text.to_owned(), why };
+    let hubs = HubUrl::parse_list(text).map_err(|error| refused(error.to_string()))?;
+    if hubs.iter().any(|hub| !hub.is_tls()) {
+        return Err(refused("an agent proves its key over TLS, which ws:// and unix: do not have".into()));
+    }
+    Ok(hubs)
+}
+
+/// Everything that runs, from its opening to its end.
+struct Agent {
+    config: Config,
+    settings: Settings,
+    identity: Identity,
+    jobs: Arc<Jobs>,
+    clock: Clock,
+    announcer: Announcer,
+    stop: CancellationToken,
+}
+
+impl Agent {
+    /// The data directory is locked before the journal in it is touched.
+    fn open(options: &StartOptions, stop: CancellationToken) -> Result<Self, RunError> {
+        let data_dir = match &options.data_dir {
+            Some(data_dir) => absolute(data_dir)?,
+            None => config::default_data_dir()?,
+        };
+        let config = Config::load(&data_dir)?;
+        let identity = Identity::open(&data_dir)?;
+        let clock = Clock::system();
+        let jobs = Arc::new(Jobs::open(&data_dir, &config, clock.clone())?);
+        let settings = Settings {
+            hub: config.hub.clone(),
+            reconnect: config.reconnect.clone(),
+            link: config.link.clone(),
+            serve: config.serve.clone(),
+            facts: config.facts.clone(),
+        };
+        let announcer = Announcer::new(options.json);
+        Ok(Self { config, settings, identity, jobs, clock, announcer, stop })
+    }
+
+    fn wanted(&self, name: Option<String>, labels: BTreeMap<String, String>) -> Wanted {
+        let hostname = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let mut all = self.config.labels.clone();
+        all.extend(labels);
+        Wanted { name: name.or_else(|| self.config.name.clone()).unwrap_or_else(hostname), labels: all }
+    }
+
+    fn credentials(&self, ca: datacentered_link::tls::Fingerprint) -> Result<Credentials, RunError> {
+        let identity = &self.identity;
+        Ok(Credentials::new(identity.certificate_chain(), identity.private_key(), ca)?)
+    }
+
+    /// Runs an enrolled agent until it is told to stop.
+    async fn run(self) -> Result<(), RunError> {
+        let enrolment = self.identity.require_enrolment()?;
+        let credentials = self.credentials(enrolment.ca_fingerprint)?;
+        tracing::info!(
+            version = crate::facts::AGENT_VERSION,
+            host = %enrolment.host,
+            name = enrolment.name,
+            jobs = self.jobs.len(),
+            "the agent runs"
+        );
+        let link = HubLink::new(
+            self.settings.clone(),
+            &credentials,
+            enrolment.hubs.clone(),
+            enrolment.host,
+            self.jobs.clone(),
+            self.clock.clone(),
+            self.announcer,
+        );
+        notify::notify(notify::READY);
+        link.run(&self.stop).await;
+        self.end().await
+    }
+
+    /// Leaves what runs on this host running, and everything of the agent's on disk.
+    async fn end(self) -> Result<(), RunError> {
+        notify::notify(notify::STOPPING);
+        if timeout(self.settings.hub.stop_timeout(), self.jobs.shutdown()).await.is_err() {
+            tracing::warn!("stopping took too long; the journal is whole all the same, and the next agent goes on from it");
+        }
+        self.announcer.tell(&Announcement::Stopped);
+        tracing::info!("stopped; commands go on and are taken over at the next start");
+        Ok(())
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, RunError> {
+    // Shims and the journal outlive any change of the working directory.
+    std::path::absolute(path).map_err(|source| RunError::System { what: "make the data directory's path absolute", source })
+}
+
+/// A token that the first SIGTERM or SIGINT cancels, and the task that listens, owned by the caller.
+fn stop_on_signals() -> Result<(CancellationToken, AbortOnDropHandle<()>), RunError> {
+    let listen = |kind| signal(kind).map_err(|source| RunError::System { what: "listen for signals", source });
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let cancel = stop.clone();
+    let listener = tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancel.cancel();
+    });
+    Ok((stop, AbortOnDropHandle::new(listener)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_without_tls_are_refused_with_the_reason() {
+        assert_eq!(parse_hubs("a:1,b").expect("parses").len(), 2);
+        for bad in ["", "ws://localhost:1", "unix:/x", "ftp://x", "a:1,ws://localhost:2"] {
+            assert!(matches!(parse_hubs(bad), Err(RunError::Url { .. })), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! `job.output`: a job's output from an offset, then as it is written.
+
+use std::sync::Arc;
+
+use datacentered_link::{Answer, Called, Request, StreamWriter};
+use datacentered_proto::ops::EndReason;
+use datacentered_proto::ops::job::OutputParams;
+use datacentered_proto::Cursor;
+use tokio::sync::Semaphore;
+
+use super::too_many;
+use crate::jobs::{Jobs, OutputEvent, OutputReader};
+
+/// The epoch of every offset that a host gives: a job's record is never made anew.
+pub(super) const EPOCH: &str = "host";
+
+pub(super) fn open(request: &Request, jobs: &Jobs, running: &Arc<Semaphore>) -> Called {
+    Called::Now(request.params().and_then(|params: OutputParams| {
+        let slot = running
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| too_many("sends the output of", "serve.output_streams"))?;
+        let reader = jobs.output(params.job, params.from)?;
+        let cursor = Cursor::new(EPOCH, params.from);
+        Answer::send(params.stream, Some(cursor), move |writer| async move {
+            send(reader, writer, params.from).await;
+            drop(slot);
+        })
+    }))
+}
+
+/// Sends until the output or the reader's interest ends.
+async fn send(mut reader: OutputReader, mut writer: StreamWriter, mut at: u64) {
+    loop {
+        let next = tokio::select! {
+            next = reader.next() => next,
+            // A quiet job must not hold on to a reader that has gone.
+            () = writer.closed() => return,
+        };
+        let sent = match next {
+            Ok(OutputEvent::Bytes { kind, offset, bytes }) => {
+                at = offset + bytes.len() as u64;
+                writer.send_bytes(kind, offset, bytes).await
+            }
+            Ok(OutputEvent::Gap { from, to, reason }) => {
+                at = to;
+                writer.gap(from, to, reason).await
+            }
+            Ok(OutputEvent::End { offset }) => {
+                let _ = writer.end(EndReason::Done, offset, None).await;
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(code = %error.code, %error, "the output of a job cannot be read");
+                let _ = writer.end(EndReason::Failed, at, Some(error)).await;
+                return;
+            }
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "output is no longer sent");
+            return;
+        }
+    }
+}

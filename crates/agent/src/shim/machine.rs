@@ -1,0 +1,589 @@
+//! The shim's one loop.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use datacentered_proto::outcome::Witness;
+use datacentered_proto::{Evidence, Outcome, Timestamp};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::WaitOptions;
+
+use super::connection::{Connection, Received};
+use super::input::Feeder;
+use super::launch::VERSION;
+use super::output::{CHUNK, Stream};
+use super::setup::Owned;
+use super::start::{self, Waiting};
+use super::timer::{Timer, boot_now, wall_now};
+use super::wire::{FromShim, Progress, Syncs, ToShim};
+use crate::cgroup::JobGroup;
+use crate::journal::slots::{End, ProcessMark, Started, Starting, fit_evidence};
+use crate::process::child::{GO, REPORT_LEN, Report};
+use crate::process::failure::{Failure, Step};
+use crate::process::tree;
+use crate::spool::{Limits, SpoolWriter};
+use crate::sys;
+
+/// How many processes are named that were left behind.
+const NAMED_CHILDREN: usize = 16;
+
+/// How often a kill is repeated where no control group holds the tree, with pauses of a few milliseconds.
+const KILL_ROUNDS: u32 = 1000;
+
+/// Most reports of one child before its exec.
+const MAX_REPORTS: usize = 4;
+
+/// How the main process ended.
+#[derive(Clone, Copy, Debug)]
+enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+/// Why the job is being ended before its time.
+#[derive(Clone, Debug)]
+enum Force {
+    TimedOut,
+    Cancelled(String),
+}
+
+/// A job whose process was started.
+#[derive(Debug)]
+pub(super) struct Machine {
+    owned: Owned,
+    agent: Option<Connection>,
+    timer: Timer,
+    main: ProcessMark,
+    group: JobGroup,
+    stdout: Stream,
+    stderr: Stream,
+    feeder: Feeder,
+    report: Option<OwnedFd>,
+    program: String,
+    spool: SpoolWriter,
+    started: Option<Started>,
+    failure: Option<Failure>,
+    exit: Option<Exit>,
+    force: Option<Force>,
+    timeout_at: Option<Duration>,
+    kill_at: Option<Duration>,
+    drain_until: Option<Duration>,
+    evidence: Vec<Evidence>,
+    seen: bool,
+    told: Progress,
+    syncs: Syncs,
+}
+
+impl Machine {
+    /// Starts the job's process, stays with it to its end, and records how it ended.
+    pub(super) fn run(owned: Owned, mut connection: Connection) -> io::Result<()> {
+        let waiting = match start::fork(&owned.launch) {
+            Ok(waiting) => waiting,
+            Err(failure) => return fail(&owned, connection, &failure),
+        };
+        // The child makes itself ready while this is written to disk.
+        let at = wall_now();
+        let starting = Starting { at, boot: owned.launch.boot.clone(), shim: start::own_mark() };
+        let written = owned.slot.write_starting(&starting).and_then(|()| owned.slot.sync());
+        if let Err(error) = written {
+            drop(waiting.go);
+            return fail(&owned, connection, &Failure::io(Step::Files, &error, "(slot)"));
+        }
+        let early = received_early(&mut connection);
+        let mut machine = Self::new(owned, connection, waiting, early)?;
+        machine.work()?;
+        machine.end()
+    }
+
+    fn new(owned: Owned, connection: Connection, waiting: Waiting, early: Vec<ToShim>) -> io::Result<Self> {
+        let Waiting { main, stdout, stderr, feeder, group, plan, go, report, weaker_limits } = waiting;
+        let spec = &owned.launch.spec;
+        let limits = Limits {
+            spool_bytes: spec.spool_bytes,
+            output_bytes: spec.output_bytes,
+            when_full: spec.when_full,
+        };
+        let mut machine = Self {
+            agent: Some(connection),
+            timer: Timer::new()?,
+            main,
+            group,
+            stdout,
+            stderr,
+            feeder,
+            report: Some(report),
+            program: plan.program(),
+            spool: SpoolWriter::new(".", limits),
+            started: None,
+            failure: None,
+            exit: None,
+            force: None,
+            timeout_at: None,
+            kill_at: None,
+            drain_until: None,
+            evidence: Vec::new(),
+            seen: true,
+            told: Progress::default(),
+            syncs: Syncs { starting: 1, ..Syncs::default() },
+            owned,
+        };
+        if let Some(words) = weaker_limits {
+            machine.note("limits_by_rlimit", Some(words));
+        }
+        let cancelled = early.iter().find_map(|message| match message {
+            ToShim::Cancel { by } => Some(by.clone()),
+            _ => None,
+        });
+        if let Some(by) = cancelled {
+            // Dropping the pipe without the word ends the child before its exec.
+            machine.force = Some(Force::Cancelled(by));
+            machine.note("not_executed", Some("cancelled before the program was executed".into()));
+        } else {
+            rustix::io::write(&go, &[GO])?;
+        }
+        drop(go);
+        drop(plan);
+        machine.greet();
+        for message in early {
+            machine.obey(message);
+        }
+        sys::trim_heap();
+        Ok(machine)
+    }
+
+    fn note(&mut self, fact: &str, detail: Option<String>) {
+        self.evidence.push(Evidence { at: wall_now(), witness: Witness::Shim, fact: fact.into(), detail });
+    }
+
+    /// Everything from the exec to the last byte of output.
+    fn work(&mut self) -> io::Result<()> {
+        let mut buffer = vec![0u8; CHUNK];
+        while !self.is_done() {
+            self.timer.set(self.next_moment());
+            let ready = self.wait()?;
+            if ready.report {
+                self.read_report();
+            }
+            if ready.agent {
+                self.read_agent();
+            }
+            if ready.room && self.agent.as_mut().is_some_and(|agent| !agent.flush()) {
+                self.agent = None;
+            }
+            if ready.listener {
+                self.accept();
+            }
+            if ready.stdin {
+                self.feeder.feed();
+            }
+            if ready.stdout {
+                self.stdout.pump(&mut buffer, &mut self.spool);
+            }
+            if ready.stderr {
+                self.stderr.pump(&mut buffer, &mut self.spool);
+            }
+            if ready.child {
+                self.reap();
+            }
+            if ready.timer {
+                self.timer.clear();
+            }
+            self.act_on_time();
+            self.tell_progress();
+        }
+        // What is in the pipes after the drain's end belongs to processes that were left behind.
+        self.stdout.pipe = None;
+        self.stderr.pipe = None;
+        self.feeder.close();
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        if self.exit.is_none() || self.report.is_some() {
+            return false;
+        }
+        // Forced ends wait for the whole tree, until it was killed.
+        if self.force.is_some() && self.kill_at.is_some() {
+            return false;
+        }
+        let closed = self.stdout.pipe.is_none() && self.stderr.pipe.is_none();
+        closed || self.drain_until.is_some_and(|until| boot_now() >= until)
+    }
+
+    fn next_moment(&self) -> Option<Duration> {
+        [self.timeout_at, self.kill_at, self.drain_until].into_iter().flatten().min()
+    }
+
+    fn wait(&self) -> io::Result<Ready> {
+        let none = self.owned.signals.as_fd();
+        let may_read = !self.spool.must_wait();
+        let agent = self.agent.as_ref().map(|agent| {
+            let room = if agent.is_waiting() { PollFlags::OUT } else { PollFlags::empty() };
+            (agent.as_fd(), PollFlags::IN | room)
+        });
+        let wanted = [
+            Some((self.owned.signals.as_fd(), PollFlags::IN)),
+            Some((self.timer.as_fd(), PollFlags::IN)),
+            Some((self.owned.listener.as_fd(), PollFlags::IN)),
+            agent,
+            readable(self.report.as_ref()),
+            readable(self.stdout.pipe.as_ref().filter(|_| may_read)),
+            readable(self.stderr.pipe.as_ref().filter(|_| may_read)),
+            self.feeder.wants().map(|fd| (fd.as_fd(), PollFlags::OUT)),
+        ];
+        // A descriptor that is asked for nothing still reports errors, so those that are not wanted are left out.
+        let mut polled: [PollFd<'_>; 8] =
+            std::array::from_fn(|_| PollFd::from_borrowed_fd(none, PollFlags::empty()));
+        let mut count = 0;
+        let mut places = [usize::MAX; 8];
+        for (index, entry) in wanted.into_iter().enumerate() {
+            if let Some((fd, flags)) = entry {
+                polled[count] = PollFd::from_borrowed_fd(fd, flags);
+                places[index] = count;
+                count += 1;
+            }
+        }
+        match poll(&mut polled[..count], None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let events = |index: usize| polled.get(places[index]).map_or(PollFlags::empty(), PollFd::revents);
+        let any = |index: usize| !events(index).is_empty();
+        Ok(Ready {
+            child: any(0),
+            timer: any(1),
+            listener: any(2),
+            agent: events(3).intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR),
+            room: events(3).contains(PollFlags::OUT),
+            report: any(4),
+            stdout: any(5),
+            stderr: any(6),
+            stdin: any(7),
+        })
+    }
+
+    /// What the child says before its exec; its end of the pipe closes when it has executed, or has ended.
+    fn read_report(&mut self) {
+        let Some(pipe) = &self.report else { return };
+        let mut bytes = [0u8; REPORT_LEN];
+        match rustix::io::read(pipe, &mut bytes) {
+            Ok(REPORT_LEN) => match Report::decode(bytes) {
+                Some(Report::HomeMissing) => {
+                    self.note("home_missing", Some("the user's home cannot be entered; runs in /".into()));
+                }
+                Some(Report::Failed { step, errno, exists }) => {
+                    let mut failure = Failure::at(step, errno, &self.program);
+                    if exists {
+                        failure.why = datacentered_proto::outcome::StartFailure::NotExecutable;
+                        failure.detail.push_str(" (the file exists; its interpreter does not)");
+                    }
+                    self.failure.get_or_insert(failure);
+                }
+                None => {}
+            },
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            _ => {
+                self.report = None;
+                let not_executed = matches!(&self.force, Some(Force::Cancelled(_)) if self.kill_at.is_none());
+                if self.failure.is_none() && !not_executed {
+                    self.executed();
+                }
+            }
+        }
+    }
+
+    fn executed(&mut self) {
+        let at = wall_now();
+        let timeout = self.owned.launch.spec.timeout_ms.map(Duration::from_millis);
+        self.timeout_at = timeout.and_then(|timeout| boot_now().checked_add(timeout));
+        let pid = self.main.pid;
+        self.evidence.insert(0, Evidence {
+            at,
+            witness: Witness::Shim,
+            fact: "started".into(),
+            detail: Some(format!("{} as {}, pid {pid}", self.program, self.owned.launch.identity.name)),
+        });
+        let started = Started { at, main: self.main, evidence: std::mem::take(&mut self.evidence) };
+        // Only a hint for the agent; losing it loses no outcome.
+        let _ = self.owned.slot.write_started(&started);
+        self.say(&FromShim::Started(started.clone()));
+        self.started = Some(started);
+    }
+
+    fn say(&mut self, message: &FromShim) {
+        if self.agent.as_mut().is_some_and(|agent| !agent.send(message)) {
+            self.agent = None;
+        }
+    }
+
+    fn greet(&mut self) {
+        let hello = FromShim::Hello { version: VERSION, pid: start::own_mark().pid, started: self.started.clone() };
+        self.say(&hello);
+        self.seen = true;
+        self.told = Progress::default();
+    }
+
+    fn accept(&mut self) {
+        if let Some(connection) = self.owned.listener.accept() {
+            self.agent = Some(connection);
+            self.greet();
+        }
+    }
+
+    fn read_agent(&mut self) {
+        loop {
+            let Some(agent) = &mut self.agent else { return };
+            match agent.receive() {
+                Received::Message(message) => self.obey(message),
+                Received::Nothing => return,
+                Received::Gone => {
+                    self.agent = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, message: ToShim) {
+        match message {
+            ToShim::Seen => self.seen = true,
+            ToShim::Cancel { by } => self.force(Force::Cancelled(by)),
+            ToShim::Signal { id, signal } => {
+                let processes = self.signal_tree(signal);
+                self.say(&FromShim::Signalled { id, processes });
+            }
+            ToShim::Ack { upto } => self.spool.ack(upto),
+            ToShim::Input { length, eof } => self.feeder.grown(length, eof),
+            ToShim::Hello { .. } | ToShim::Go { .. } | ToShim::Unknown => {}
+        }
+    }
+
+    /// Begins to end the job: TERM now, KILL after the grace.
+    fn force(&mut self, force: Force) {
+        if self.force.is_some() || self.exit.is_some() {
+            return;
+        }
+        let grace = Duration::from_millis(self.owned.launch.spec.grace_ms);
+        let reason = match &force {
+            Force::TimedOut => "time limit".to_owned(),
+            Force::Cancelled(by) => format!("cancelled by {by}"),
+        };
+        self.force = Some(force);
+        self.timeout_at = None;
+        self.kill_at = boot_now().checked_add(grace);
+        // A process that waits for room in its pipe must be able to end in order.
+        self.spool.drain();
+        let count = self.signal_tree(libc::SIGTERM);
+        // A stopped process cannot end by TERM.
+        self.signal_tree(libc::SIGCONT);
+        self.note("terminating", Some(format!("{reason}: TERM to {count} processes, KILL after {} ms", grace.as_millis())));
+    }
+
+    fn tree(&self) -> Vec<tree::Stat> {
+        if self.group.holds_tree() { self.group.processes() } else { tree::descendants(start::own_mark().pid) }
+    }
+
+    fn signal_tree(&self, signal: i32) -> u32 {
+        self.tree().iter().filter(|process| sys::kill(process.pid, signal).is_ok()).count() as u32
+    }
+
+    fn kill_tree(&mut self) {
+        let left = self.tree();
+        let empty = if self.group.holds_tree() {
+            self.group.kill()
+        } else {
+            tree::kill_all(KILL_ROUNDS, || self.tree())
+        };
+        if !left.is_empty() {
+            let detail = tree::names(&left, NAMED_CHILDREN);
+            let detail = if empty { detail } else { format!("{detail}; some are still not gone") };
+            self.note("killed", Some(detail));
+        }
+    }
+
+    fn reap(&mut self) {
+        // Signals of one kind are merged: that there was one is all there is to know.
+        let mut ignored = [0u8; 512];
+        let _ = rustix::io::read(&self.owned.signals, &mut ignored);
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => {
+                    if pid.as_raw_nonzero().get() == self.main.pid {
+                        let exit = match (status.exit_status(), status.terminating_signal()) {
+                            (Some(code), _) => Exit::Code(code),
+                            (None, signal) => Exit::Signal(signal.unwrap_or_default()),
+                        };
+                        self.exit = Some(exit);
+                        self.main_ended();
+                    }
+                }
+                Ok(None) => break,
+                // No children at all: nothing is left of the tree.
+                Err(_) => {
+                    if self.exit.is_some() {
+                        self.kill_at = None;
+                    }
+                    break;
+                }
+            }
+        }
+    }
+
+    fn main_ended(&mut self) {
+        // The report's end comes before the exit; read it so that a failed start is not taken for an exit.
+        for _ in 0..MAX_REPORTS {
+            self.read_report();
+        }
+        self.report = None;
+        self.timeout_at = None;
+        self.spool.drain();
+        self.feeder.close();
+        if self.kill_at.is_none() {
+            self.begin_drain();
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        let drain = Duration::from_millis(self.owned.launch.drain_ms);
+        self.drain_until = boot_now().checked_add(drain);
+    }
+
+    fn act_on_time(&mut self) {
+        let now = boot_now();
+        if self.timeout_at.is_some_and(|at| now >= at) {
+            self.force(Force::TimedOut);
+        }
+        if self.kill_at.is_some_and(|at| now >= at) {
+            self.kill_tree();
+            self.kill_at = None;
+            self.reap();
+        }
+        if self.exit.is_some() && self.kill_at.is_none() && self.drain_until.is_none() {
+            self.begin_drain();
+        }
+    }
+
+    fn tell_progress(&mut self) {
+        let totals = self.spool.totals();
+        let progress = Progress { stdout: totals.stdout, stderr: totals.stderr, stdin: self.feeder.delivered() };
+        if self.seen && progress != self.told && self.agent.is_some() {
+            self.seen = false;
+            self.told = progress;
+            self.say(&FromShim::Progress(progress));
+        }
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        if let Some(failure) = self.failure.take() {
+            self.note("start_failed", Some(failure.detail));
+            return Outcome::FailedToStart { why: failure.why };
+        }
+        if self.started.is_some() {
+            match self.exit {
+                Some(Exit::Code(code)) => self.note("exited", Some(format!("code {code}"))),
+                Some(Exit::Signal(signal)) => self.note("signaled", Some(format!("signal {signal}"))),
+                None => {}
+            }
+        }
+        match (&self.force, self.exit) {
+            (Some(Force::TimedOut), _) => Outcome::TimedOut,
+            (Some(Force::Cancelled(by)), _) => Outcome::Cancelled { by: by.clone() },
+            (None, Some(Exit::Signal(signal))) => Outcome::Signaled { signal },
+            (None, Some(Exit::Code(code))) => Outcome::Exited { code },
+            (None, None) => Outcome::Interrupted { why: datacentered_proto::outcome::Interruption::ShimLost },
+        }
+    }
+
+    /// Records the end, tells the agent, and leaves.
+    fn end(mut self) -> io::Result<()> {
+        self.spool.finish();
+        let outcome = self.outcome();
+        let killed = self.group.memory_kills();
+        if killed > 0 {
+            self.note("memory_limit", Some(format!("the kernel ended {killed} of its processes over its memory limit")));
+        }
+        // As the reaper of the whole tree the shim has a child as long as anything of it lives.
+        if rustix::process::wait(WaitOptions::NOHANG).is_ok() {
+            let left = self.tree();
+            if !left.is_empty() {
+                self.note("children_left", Some(tree::names(&left, NAMED_CHILDREN)));
+            }
+        }
+        if let Some(words) = self.spool.disk_failed() {
+            let words = format!("output could not be written and was discarded: {words}");
+            self.note("output_lost", Some(words));
+        }
+        let totals = self.spool.totals();
+        let end = End {
+            at: wall_now(),
+            outcome,
+            stdout_bytes: totals.stdout,
+            stderr_bytes: totals.stderr,
+            stdin_bytes: self.feeder.held(),
+            evidence: fit_evidence(std::mem::take(&mut self.evidence)),
+        };
+        self.owned.slot.write_end(&end)?;
+        if let Some(agent) = &mut self.agent {
+            agent.send_last(&FromShim::Ended(end));
+        }
+        // A job's output is worth less than its outcome: a spool that cannot be synced does not hold that up.
+        self.syncs.spool = self.spool.sync().unwrap_or_default();
+        self.owned.slot.sync()?;
+        self.syncs.end = 1;
+        self.syncs.at = Some(wall_now());
+        self.group.remove();
+        if let Some(agent) = &mut self.agent {
+            agent.send_last(&FromShim::Synced(self.syncs));
+        }
+        Ok(())
+    }
+}
+
+fn readable(fd: Option<&OwnedFd>) -> Option<(BorrowedFd<'_>, PollFlags)> {
+    fd.map(|fd| (fd.as_fd(), PollFlags::IN))
+}
+
+struct Ready {
+    child: bool,
+    timer: bool,
+    listener: bool,
+    agent: bool,
+    room: bool,
+    report: bool,
+    stdout: bool,
+    stderr: bool,
+    stdin: bool,
+}
+
+/// What the agent said while the start was written: a cancel among it means that nothing is executed.
+fn received_early(connection: &mut Connection) -> Vec<ToShim> {
+    let mut messages = Vec::new();
+    while let Received::Message(message) = connection.receive() {
+        messages.push(message);
+    }
+    messages
+}
+
+/// A start that failed before there was a process.
+fn fail(owned: &Owned, mut connection: Connection, failure: &Failure) -> io::Result<()> {
+    let at: Timestamp = wall_now();
+    let end = End {
+        at,
+        outcome: Outcome::FailedToStart { why: failure.why },
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        stdin_bytes: 0,
+        evidence: vec![Evidence {
+            at,
+            witness: Witness::Shim,
+            fact: "start_failed".into(),
+            detail: Some(failure.detail.clone()),
+        }],
+    };
+    owned.slot.write_end(&end)?;
+    connection.send_last(&FromShim::Ended(end));
+    owned.slot.sync()?;
+    connection.send_last(&FromShim::Synced(Syncs { end: 1, at: Some(wall_now()), ..Syncs::default() }));
+    Ok(())
+}

@@ -1,0 +1,280 @@
+//! A target's output, byte-exact across lost links and restarts of the hub.
+
+use bytes::Bytes;
+use datacentered_link::{StreamEvent, StreamReader};
+use datacentered_proto::frame::Kind;
+use datacentered_proto::operations::RunOutput;
+use datacentered_proto::ops::run::OutputParams;
+use datacentered_proto::ops::{EndReason, GapReason, StreamEnd};
+use datacentered_proto::{Cursor, Operation, RunId};
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::retry::Retry;
+
+/// One thing in a target's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputEvent {
+    /// Bytes.
+    Bytes {
+        /// Of which stream.
+        kind: Kind,
+        /// Where the first one stands in the job's one record.
+        offset: u64,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// A stretch is missing.
+    Gap {
+        /// The first missing offset.
+        from: u64,
+        /// Where it goes on.
+        to: u64,
+        /// Why.
+        reason: GapReason,
+    },
+    /// Everything there will ever be has been given out.
+    End {
+        /// The final offset.
+        offset: u64,
+    },
+}
+
+/// Where a reader stands in a job's record, and what of an incoming stretch is new to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position(u64);
+
+impl Position {
+    /// What is new of bytes that begin at `offset`, and the hole before them, where there is one.
+    fn take(&mut self, offset: u64, mut bytes: Bytes) -> (Option<(u64, u64)>, Option<(u64, Bytes)>) {
+        let end = offset.saturating_add(bytes.len() as u64);
+        if end <= self.0 {
+            return (None, None);
+        }
+        let hole = (offset > self.0).then_some((self.0, offset));
+        let known = usize::try_from(self.0.saturating_sub(offset)).unwrap_or(bytes.len()).min(bytes.len());
+        let fresh = bytes.split_off(known);
+        let at = end - fresh.len() as u64;
+        self.0 = end;
+        (hole, Some((at, fresh)))
+    }
+
+    /// What is new of a hole.
+    fn skip(&mut self, from: u64, to: u64) -> Option<(u64, u64)> {
+        let hole = (from.max(self.0).min(to), to);
+        if to <= self.0 {
+            return None;
+        }
+        self.0 = to;
+        Some(hole)
+    }
+}
+
+/// A target's output. Made by [`Client::output`].
+#[derive(Debug)]
+pub struct OutputStream {
+    client: Client,
+    run: RunId,
+    host: Option<String>,
+    position: Position,
+    /// Which history the position belongs to; known from the first opening on.
+    epoch: Option<String>,
+    reader: Option<StreamReader>,
+    /// Bytes behind a hole that was told first.
+    held: Option<OutputEvent>,
+    retry: Retry,
+    begun_again: bool,
+    done: bool,
+}
+
+impl OutputStream {
+    pub(crate) fn new(client: Client, run: RunId, host: Option<String>, from: u64) -> Self {
+        let retry = client.retry();
+        Self {
+            client,
+            run,
+            host,
+            position: Position(from),
+            epoch: None,
+            reader: None,
+            held: None,
+            retry,
+            begun_again: false,
+            done: false,
+        }
+    }
+
+    /// The offset of the next byte: all before it has been given out.
+    pub fn position(&self) -> u64 {
+        match &self.held {
+            Some(OutputEvent::Bytes { offset, .. }) => *offset,
+            _ => self.position.0,
+        }
+    }
+
+    /// The next event; none behind [`OutputEvent::End`]. May be dropped while it waits: nothing is lost.
+    pub async fn next(&mut self) -> Result<Option<OutputEvent>, Error> {
+        if let Some(held) = self.held.take() {
+            return Ok(Some(held));
+        }
+        while !self.done {
+            let Some(reader) = &mut self.reader else {
+                self.open().await?;
+                continue;
+            };
+            match reader.next().await {
+                Some(StreamEvent::Bytes { kind, offset, payload }) => {
+                    self.worked();
+                    let (hole, fresh) = self.position.take(offset, payload);
+                    let fresh = fresh.map(|(offset, bytes)| OutputEvent::Bytes { kind, offset, bytes });
+                    // The hub declares its gaps. Should it ever not, the hole is still not silent.
+                    if let Some((from, to)) = hole {
+                        self.held = fresh;
+                        return Ok(Some(OutputEvent::Gap { from, to, reason: GapReason::Lost }));
+                    }
+                    if fresh.is_some() {
+                        return Ok(fresh);
+                    }
+                }
+                Some(StreamEvent::Gap(gap)) => {
+                    self.worked();
+                    if let Some((from, to)) = self.position.skip(gap.from, gap.to) {
+                        return Ok(Some(OutputEvent::Gap { from, to, reason: gap.reason }));
+                    }
+                }
+                Some(StreamEvent::End(end)) => {
+                    self.reader = None;
+                    if let Some(event) = self.ended(end).await? {
+                        return Ok(Some(event));
+                    }
+                }
+                Some(StreamEvent::Item { .. }) => {
+                    self.done = true;
+                    return Err(refused(datacentered_proto::Error::internal("items came instead of bytes")));
+                }
+                None => self.reader = None,
+            }
+        }
+        Ok(None)
+    }
+
+    fn worked(&mut self) {
+        self.begun_again = false;
+        self.retry.worked();
+    }
+
+    async fn open(&mut self) -> Result<(), Error> {
+        let link = self.client.link().await?;
+        let (run, host, from) = (self.run, self.host.clone(), self.position.0);
+        let cursor = self.epoch.clone().map(|epoch| Cursor::new(epoch, from));
+        let opened =
+            link.open::<RunOutput>(from, |stream| OutputParams { run, host, cursor, from, stream }).await;
+        match opened {
+            Ok((reply, reader)) => {
+                if let Some(cursor) = reply.cursor {
+                    self.epoch = Some(cursor.epoch);
+                }
+                self.reader = Some(reader);
+                Ok(())
+            }
+            Err(error) => {
+                let waited = self.retry.wait(error).await;
+                self.waited(waited)
+            }
+        }
+    }
+
+    async fn ended(&mut self, end: StreamEnd) -> Result<Option<OutputEvent>, Error> {
+        match end.reason {
+            EndReason::Done => {
+                self.done = true;
+                Ok(Some(OutputEvent::End { offset: end.offset }))
+            }
+            EndReason::Closed => {
+                let error = datacentered_proto::Error::unavailable("the hub closed the stream");
+                let waited = self.retry.wait_behind_end(error).await;
+                self.waited(waited).map(|()| None)
+            }
+            EndReason::Gap if self.begun_again => {
+                self.done = true;
+                Err(refused(datacentered_proto::Error::internal(
+                    "the hub says again and again that the output's history is gone",
+                )))
+            }
+            // Another history, such as after a restore: offsets are the host's and stay what they are, so the rest can
+            // still be read; whether what was given out is part of it cannot be known.
+            EndReason::Gap => {
+                self.epoch = None;
+                self.begun_again = true;
+                let at = self.position.0;
+                Ok(Some(OutputEvent::Gap { from: at, to: at, reason: GapReason::Lost }))
+            }
+            EndReason::Revoked => {
+                self.done = true;
+                Err(refused(end.error.unwrap_or_else(|| {
+                    datacentered_proto::Error::forbidden("the permission to read this has ended")
+                })))
+            }
+            EndReason::Failed => {
+                let error = end.error.unwrap_or_else(|| datacentered_proto::Error::unavailable("the stream failed"));
+                let waited = self.retry.wait_behind_end(error).await;
+                self.waited(waited).map(|()| None)
+            }
+        }
+    }
+
+    /// Gives up where waiting did not help.
+    fn waited(&mut self, waited: Result<(), datacentered_proto::Error>) -> Result<(), Error> {
+        waited.map_err(|error| {
+            self.done = true;
+            refused(error)
+        })
+    }
+}
+
+fn refused(error: datacentered_proto::Error) -> Error {
+    Error::refused(RunOutput::SPEC.name, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_known_already_is_left_out() {
+        let mut position = Position(10);
+        assert_eq!(position.take(0, Bytes::from_static(b"0123456789")), (None, None));
+        assert_eq!(position.take(8, Bytes::from_static(b"89ab")), (None, Some((10, Bytes::from_static(b"ab")))));
+        assert_eq!(position.take(15, Bytes::from_static(b"x")), (Some((12, 15)), Some((15, Bytes::from_static(b"x")))));
+        assert_eq!(position.skip(16, 16), None);
+        assert_eq!(position.skip(14, 20), Some((16, 20)));
+        assert_eq!(position, Position(20));
+    }
+
+    proptest! {
+        /// However the record is cut and repeated, a reader gets each byte once and in order.
+        #[test]
+        fn every_byte_exactly_once(
+            record in proptest::collection::vec(any::<u8>(), 1..200),
+            pieces in proptest::collection::vec((0usize..200, 1usize..50), 0..60),
+        ) {
+            let mut position = Position(0);
+            let mut got = Vec::new();
+            let whole = Bytes::from(record.clone());
+            let pieces = pieces.into_iter().chain([(0, 200)]);
+            for (start, len) in pieces {
+                // A resumed stream begins at or before the position, never behind it.
+                let start = start.min(got.len());
+                let end = (start + len).min(record.len());
+                let (hole, fresh) = position.take(start as u64, whole.slice(start..end));
+                prop_assert_eq!(hole, None);
+                if let Some((offset, bytes)) = fresh {
+                    prop_assert_eq!(offset, got.len() as u64);
+                    got.extend_from_slice(&bytes);
+                }
+            }
+            prop_assert_eq!(got, record);
+        }
+    }
+}

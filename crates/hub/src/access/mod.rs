@@ -1,0 +1,64 @@
+//! Who may come in: accounts, passwords, tokens, the first account, and what each may call.
+
+mod authorize;
+mod limiter;
+mod login;
+mod maintain;
+mod passwords;
+mod roles;
+mod setup;
+mod token_ops;
+mod tokens;
+mod users;
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use datacentered_proto::{Timestamp, TokenId};
+
+use crate::config::Limits;
+use crate::dispatch::Table;
+
+pub use authorize::{authorize, least_role};
+pub use limiter::Limiter;
+pub use maintain::maintain;
+pub use passwords::Passwords;
+pub use setup::{SetupSecret, is_set_up, prepare_setup};
+pub use tokens::{authenticate, check_join_token, find_join_token};
+
+/// What this noun keeps in memory.
+#[derive(Debug)]
+pub struct Access {
+    /// Hashes and checks passwords.
+    pub passwords: Passwords,
+    /// Failed logins by address.
+    by_address: Limiter,
+    /// Failed logins by account.
+    by_account: Limiter,
+    /// Uses of tokens that are not written down yet.
+    used: Mutex<HashMap<TokenId, Timestamp>>,
+}
+
+impl Access {
+    /// Nothing has happened yet.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            passwords: Passwords::new(limits.password_workers, limits.password_queue),
+            by_address: Limiter::new(limits.login_failures_per_address, limits.login_recovery_ms),
+            by_account: Limiter::new(limits.login_failures_per_account, limits.login_recovery_ms),
+            used: Mutex::new(HashMap::new()),
+        }
+    }
+}
+
+/// Registers this noun's operations.
+pub fn register(table: &mut Table) {
+    login::register(table);
+    setup::register(table);
+    users::register(table);
+    roles::register(table);
+    token_ops::register(table);
+}
+
+#[cfg(test)]
+mod tests;

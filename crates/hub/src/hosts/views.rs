@@ -1,0 +1,80 @@
+//! Hosts as callers see them, and which ones a selection means.
+
+use std::collections::BTreeMap;
+
+use datacentered_proto::ops::host::Host;
+use datacentered_proto::{Error, HostId};
+
+use super::selector::{HostTraits, MAX_SELECTORS, Selector};
+use crate::hub::Hub;
+use crate::store::View;
+use crate::store::records::HostRecord;
+
+/// A host with its presence and link.
+pub fn host_view(hub: &Hub, view: &View, record: &HostRecord) -> Host {
+    let presence = view.presence.get(&record.id);
+    let link = hub.live.quality(record.id);
+    let online = link.is_some();
+    Host {
+        id: record.id,
+        name: record.name.clone(),
+        labels: record.labels.clone(),
+        online,
+        since: presence.map(|presence| presence.since),
+        last_seen: if online { Some(hub.clock.wall()) } else { presence.map(|presence| presence.last_seen) },
+        reason: if online { None } else { presence.and_then(|presence| presence.reason.clone()) },
+        revoked: record.revoked.is_some(),
+        enrolled: record.enrolled,
+        key_fingerprint: record.key_fingerprint.clone(),
+        facts: record.facts.clone(),
+        link,
+    }
+}
+
+/// Looks at a host the way selectors do.
+pub fn with_traits<T>(hub: &Hub, record: &HostRecord, look: impl FnOnce(&HostTraits<'_>) -> T) -> T {
+    look(&HostTraits {
+        name: &record.name,
+        labels: &record.labels,
+        facts: &record.facts,
+        online: hub.live.is_online(record.id),
+    })
+}
+
+/// Reads selectors; none stands for every host.
+pub fn parse_selectors(texts: &[String]) -> Result<Vec<Selector>, Error> {
+    if texts.len() > MAX_SELECTORS {
+        return Err(Error::limited(format!("at most {MAX_SELECTORS} selectors in one request")));
+    }
+    texts.iter().map(|text| Selector::parse(text).map_err(|error| Error::invalid(error.to_string()))).collect()
+}
+
+/// The hosts that any of the selectors matches, by name. Revoked hosts are never meant.
+///
+/// Errors: `invalid` for a malformed selector, `not_found` for a literal name that does not exist.
+pub fn resolve(hub: &Hub, texts: &[String]) -> Result<BTreeMap<String, HostId>, Error> {
+    let selectors = parse_selectors(texts)?;
+    hub.store.view(|view| {
+        for name in selectors.iter().flat_map(Selector::literals) {
+            let host = view.host_names.get(name).and_then(|id| view.hosts.get(id));
+            if host.is_none_or(|host| host.revoked.is_some()) {
+                return Err(Error::not_found(format!(
+                    "there is no host '{name}'; 'datacentered host list' shows them all"
+                )));
+            }
+        }
+        // One literally named host, the commonest case, costs nothing however large the fleet is.
+        if let [selector] = selectors.as_slice() {
+            if let Some((name, id)) = selector.literal().and_then(|name| view.host_names.get_key_value(name)) {
+                return Ok(BTreeMap::from([(name.clone(), *id)]));
+            }
+        }
+        let chosen = view.host_names.iter().filter(|(_, id)| {
+            view.hosts.get(id).is_some_and(|host| {
+                host.revoked.is_none()
+                    && with_traits(hub, host, |traits| selectors.iter().any(|selector| selector.matches(traits)))
+            })
+        });
+        Ok(chosen.map(|(name, id)| (name.clone(), *id)).collect())
+    })
+}

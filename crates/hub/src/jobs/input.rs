@@ -1,0 +1,89 @@
+//! A run's standard input: kept in a log of the hub's, fed from there to every job at its own pace.
+//!
+//! The log's offsets are the input's bytes; the end of file is one more item of span one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datacentered_engine::{Error as EngineError, LogName};
+use datacentered_link::{Link, StreamWriter};
+use datacentered_proto::frame::Kind;
+use datacentered_proto::operations::JobInput;
+use datacentered_proto::ops::EndReason;
+use datacentered_proto::ops::job::InputParams;
+use datacentered_proto::{Error, JobId, RunId};
+
+use crate::hub::Hub;
+use crate::store::engine_error;
+
+/// Bytes read from the log at a time.
+const PAGE_BYTES: usize = 128 * 1024;
+
+/// The first byte of an item that is data.
+pub const TAG_DATA: u8 = 0;
+
+/// The first byte of the item that is the end of file.
+pub const TAG_END: u8 = 1;
+
+/// The log that holds a run's input.
+pub fn input_log(run: RunId) -> Result<LogName, Error> {
+    LogName::from_tokens(["input", &run.to_string()]).map_err(engine_error)
+}
+
+/// Feeds a job's standard input over this link until its end of file.
+pub fn feed(hub: &Arc<Hub>, job: JobId, link: &Link) {
+    let (hub, link) = (hub.clone(), link.clone());
+    let tasks = hub.tasks.clone();
+    tasks.spawn("job input", async move {
+        let result = tokio::select! {
+            result = feed_all(&hub, job, &link) => result,
+            _ = link.closed() => Ok(()),
+            () = hub.stop.cancelled() => Ok(()),
+        };
+        if let Err(error) = result {
+            tracing::info!(%job, %error, "standard input was not taken to its end");
+        }
+    });
+}
+
+async fn feed_all(hub: &Arc<Hub>, job: JobId, link: &Link) -> Result<(), Error> {
+    let Some(run) = hub.store.view(|view| view.jobs.get(&job).map(|job| job.run)) else { return Ok(()) };
+    let log = input_log(run)?;
+    let (opened, writer) = link.upload::<JobInput>(|stream| InputParams { job, stream }).await?;
+    let held = opened.cursor.map_or(0, |cursor| cursor.offset);
+    let mut tail = hub.engine.log().tail(&log).await.map_err(engine_error)?;
+    let mut at = held;
+    let mut writer = writer;
+    loop {
+        tail.borrow_and_update();
+        let page = match hub.engine.log().read(&log, at, PAGE_BYTES).await {
+            Ok(page) => page.items,
+            Err(EngineError::NotFound { .. }) => Vec::new(),
+            Err(error) => return Err(engine_error(error)),
+        };
+        if page.is_empty() {
+            tokio::select! {
+                changed = tail.changed() => if changed.is_err() { return Ok(()) },
+                // The job has ended, or takes no more.
+                () = writer.closed() => return Ok(()),
+            }
+            continue;
+        }
+        for item in page {
+            if item.payload.first() == Some(&TAG_END) {
+                let _ = writer.end(EndReason::Done, item.offset, None).await;
+                return Ok(());
+            }
+            let skip = at.saturating_sub(item.offset) as usize;
+            let data = item.payload.slice((skip + 1).min(item.payload.len())..);
+            if !send(&mut writer, at, data).await {
+                return Ok(());
+            }
+            at = item.offset + item.span;
+        }
+    }
+}
+
+async fn send(writer: &mut StreamWriter, offset: u64, data: Bytes) -> bool {
+    writer.send_bytes(Kind::Stdin, offset, data).await.is_ok()
+}

@@ -1,0 +1,136 @@
+//! Handing jobs to their hosts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use datacentered_link::Link;
+use datacentered_proto::operations::JobOffer;
+use datacentered_proto::ops::job::Offer;
+use datacentered_proto::ops::run::OfflinePolicy;
+use datacentered_proto::outcome::Loss;
+use datacentered_proto::{Code, JobId, JobState, Outcome};
+
+use super::end::{Ending, end_job};
+use super::{feed, output, report};
+use crate::hub::Hub;
+
+/// Pause before an offer that the host could not take at the moment is made again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Sends the first offers of jobs that were durably offered a moment ago.
+pub fn send_offers(hub: &Arc<Hub>, jobs: impl IntoIterator<Item = JobId>) {
+    for job in jobs {
+        spawn_offer(hub, job, true);
+    }
+}
+
+/// Offers a job again that its host does not know. Whether an earlier offer is still on its way nobody can say, so
+/// that only the host ends it from here on.
+pub(super) fn offer_again(hub: &Arc<Hub>, job: JobId) {
+    spawn_offer(hub, job, false);
+}
+
+fn spawn_offer(hub: &Arc<Hub>, job: JobId, first: bool) {
+    let hub = hub.clone();
+    let tasks = hub.tasks.clone();
+    tasks.spawn("job offer", async move { offer(&hub, job, first).await });
+}
+
+async fn offer(hub: &Arc<Hub>, id: JobId, first: bool) {
+    loop {
+        let found = hub.store.view(|view| {
+            let job = view.jobs.get(&id)?.record.clone();
+            let run = view.runs.get(&job.run)?.record.clone();
+            Some((job, run))
+        });
+        let Some((job, run)) = found else { return };
+        if job.outcome.is_some() || job.state == JobState::Queued {
+            return;
+        }
+        // Without a link it waits for the next one, which begins with a reconciliation.
+        let policy = if first { run.offline } else { OfflinePolicy::Queue };
+        let Some(live) = hub.live.get(job.host) else { return undelivered(hub, id, policy).await };
+        let Some(incarnation) = job.incarnation.clone() else { return };
+        if *live.incarnation != *incarnation {
+            return;
+        }
+        let offer = Offer { job: id, run: job.run, incarnation, by: run.by.clone(), spec: run.exec.clone() };
+        let error = match live.link.call::<JobOffer>(&offer).await {
+            Ok(accepted) => {
+                output::ensure_pulling(hub, id, job.host, &live.link);
+                if run.exec.stdin {
+                    feed(hub, id, &live.link);
+                }
+                if let Err(error) = report::learn(hub, job.host, &live.link, accepted).await {
+                    tracing::warn!(job = %id, %error, "the host's answer to an offer was not usable");
+                }
+                return;
+            }
+            Err(error) => error,
+        };
+        match error.code {
+            // Nothing was written to the link: the host cannot have it.
+            Code::Unavailable if live.link.is_closed() => return undelivered(hub, id, policy).await,
+            Code::Indeterminate => return,
+            Code::Unavailable | Code::Limited | Code::Internal => {
+                tracing::info!(job = %id, host = job.host_name, %error, "the host could not take a job; again soon");
+                let pause = error.retry_after_ms.map_or(RETRY, Duration::from_millis).min(Duration::from_secs(10));
+                if !pause_while_up(hub, &live.link, pause).await {
+                    return;
+                }
+            }
+            Code::Conflict => {
+                let ending = Ending {
+                    outcome: Outcome::Lost { why: Loss::JournalReplaced, by: None },
+                    fact: "journal_replaced",
+                    detail: Some(error.message),
+                    only_queued: false,
+                    output_complete: true,
+                };
+                return log_failure(id, end_job(hub, id, &ending).await);
+            }
+            _ => {
+                let ending = Ending {
+                    outcome: Outcome::Refused { why: error.message.chars().take(256).collect() },
+                    fact: "refused",
+                    detail: Some(format!("{}: {}", error.code, error.message)),
+                    only_queued: false,
+                    output_complete: true,
+                };
+                return log_failure(id, end_job(hub, id, &ending).await);
+            }
+        }
+    }
+}
+
+/// The host was offered nothing after all: what its run wants for hosts that are away applies.
+async fn undelivered(hub: &Arc<Hub>, id: JobId, policy: OfflinePolicy) {
+    if policy == OfflinePolicy::Queue {
+        return;
+    }
+    let job = hub.store.view(|view| view.jobs.get(&id).cloned());
+    let Some(job) = job else { return };
+    let since = hub.store.view(|view| view.presence.get(&job.host).map(|presence| presence.since));
+    let ending = Ending {
+        outcome: Outcome::Offline { since },
+        fact: "not_sent",
+        detail: Some("the link was lost before the offer left the hub".into()),
+        only_queued: false,
+        output_complete: true,
+    };
+    log_failure(id, end_job(hub, id, &ending).await);
+}
+
+fn log_failure<T>(job: JobId, result: Result<T, datacentered_proto::Error>) {
+    if let Err(error) = result {
+        tracing::error!(%job, %error, "a job's outcome could not be written");
+    }
+}
+
+async fn pause_while_up(hub: &Hub, link: &Link, pause: Duration) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => true,
+        _ = link.closed() => false,
+        () = hub.stop.cancelled() => false,
+    }
+}

@@ -1,0 +1,205 @@
+//! `run.create`: the targets are frozen, the jobs made, and those whose host is there offered, in one batch where it
+//! fits: the one sync that a command costs before its host hears of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datacentered_engine::kv::Expect;
+use datacentered_proto::ops::audit::Phase;
+use datacentered_proto::ops::run::{CreateParams, OfflinePolicy, RunReply};
+use datacentered_proto::outcome::Witness;
+use datacentered_proto::{AuditId, Code, Error, Evidence, HostId, JobId, JobState, Outcome, RunId};
+use serde_json::json;
+
+use super::{finish, pump, validate, views};
+use crate::dispatch::{Ctx, params_hash};
+use crate::hosts;
+use crate::hub::Hub;
+use crate::jobs;
+use crate::store::Change;
+use crate::store::records::{JobRecord, RunRecord, RunTargetsRecord, TargetRef};
+
+/// Targets kept inside the run's own record.
+const INLINE_TARGETS: usize = 100;
+
+/// Targets in one record of their own.
+const CHUNK_TARGETS: usize = 500;
+
+/// Job records in one batch.
+pub(super) const JOBS_PER_BATCH: usize = 200;
+
+/// Host names in one audit entry.
+const AUDIT_HOSTS: usize = 1000;
+
+/// `run.create`. Its id is its key: a repeat gets the run as it stands.
+pub(super) async fn create(ctx: Ctx, params: CreateParams) -> Result<RunReply, Error> {
+    let hash = params_hash(&ctx, &ctx.raw_params)?;
+    if let Some(reply) = repeated(&ctx, params.key, &hash)? {
+        return Ok(reply);
+    }
+    validate::check(&params)?;
+    let chosen = hosts::resolve(&ctx.hub, &params.on)?;
+    if chosen.is_empty() {
+        return Err(Error::not_found("no host matches; 'datacentered host list' shows what there is")
+            .with_details(json!({"reason": "nothing_matched"})));
+    }
+    check_room(&ctx.hub, chosen.len())?;
+    match commit(&ctx, &params, &hash, chosen).await {
+        Ok(run) => views::page(&ctx.hub, &run, None, None),
+        // The same call was under way twice; the other one has made the run.
+        Err(error) if error.code == Code::Conflict => repeated(&ctx, params.key, &hash)?.ok_or(error),
+        Err(error) => Err(error),
+    }
+}
+
+fn repeated(ctx: &Ctx, run: RunId, hash: &str) -> Result<Option<RunReply>, Error> {
+    let Some(found) = ctx.hub.store.view(|view| view.runs.get(&run).cloned()) else { return Ok(None) };
+    if found.caller != ctx.who.caller() || found.params_hash != hash {
+        return Err(Error::conflict("this run id was already used for another run; make a new UUIDv7 for each"));
+    }
+    views::page(&ctx.hub, &found, None, None).map(Some)
+}
+
+fn check_room(hub: &Hub, more: usize) -> Result<(), Error> {
+    let open: usize = hub.store.view(|view| view.open_jobs.values().map(std::collections::BTreeSet::len).sum());
+    let limit = hub.config.limits.open_jobs;
+    if open + more > limit {
+        return Err(Error::limited(format!(
+            "{open} jobs are open and {more} more would be over the limit of {limit} (limits.open_jobs); wait for \
+             some to end, or cancel some"
+        ))
+        .with_retry_after_ms(5000));
+    }
+    Ok(())
+}
+
+async fn commit(
+    ctx: &Ctx,
+    params: &CreateParams,
+    hash: &str,
+    chosen: BTreeMap<String, HostId>,
+) -> Result<RunRecord, Error> {
+    let hub = &ctx.hub;
+    let targets: Vec<TargetRef> = chosen
+        .into_iter()
+        .map(|(name, host)| TargetRef { job: JobId::from_uuid(hub.clock.uuid()), host, name })
+        .collect();
+    let mut change = ctx.change();
+    let inline = targets.len() <= INLINE_TARGETS;
+    let run = RunRecord {
+        run: params.key,
+        by: ctx.who.name(),
+        caller: ctx.who.caller(),
+        params_hash: hash.to_owned(),
+        created: change.at(),
+        ended: None,
+        on: params.on.clone(),
+        exec: params.exec.clone(),
+        offline: params.offline,
+        expires_ms: params.expires_ms,
+        max_parallel: params.max_parallel,
+        target_count: targets.len() as u32,
+        targets: if inline { targets.clone() } else { Vec::new() },
+        target_chunks: if inline { 0 } else { targets.len().div_ceil(CHUNK_TARGETS) as u32 },
+        audit: AuditId::from_uuid(hub.clock.uuid()),
+    };
+    change.put(&run, Expect::Absent);
+    if !inline {
+        for (index, chunk) in targets.chunks(CHUNK_TARGETS).enumerate() {
+            let record = RunTargetsRecord { run: run.run, chunk: index as u32, targets: chunk.to_vec() };
+            change.put(&record, Expect::Absent);
+        }
+    }
+    let command = views::command_text(&run);
+    change.event(
+        "run.created",
+        run.run.to_string(),
+        json!({"by": run.by, "targets": run.target_count, "on": run.on, "command": command}),
+    );
+    for hosts in targets.chunks(AUDIT_HOSTS) {
+        let names = hosts.iter().map(|target| target.name.clone()).collect();
+        change.audit(&ctx.audit_entry(run.audit, Phase::Intent, &format!("run {}: {command}", run.run), names));
+    }
+    let (first, rest) = targets.split_at(targets.len().min(JOBS_PER_BATCH));
+    let mut room = run.max_parallel.map_or(usize::MAX, |limit| limit as usize);
+    let offers = add_jobs(hub, &mut change, &run, first, &mut room);
+    hub.store.commit(change).await?;
+    jobs::send_offers(hub, offers);
+    write_jobs(hub, &run, rest, &mut room).await?;
+    finish::job_ended(hub, run.run);
+    Ok(run)
+}
+
+/// Writes the job records of `targets`, batch by batch, and offers what can be offered. Idempotent.
+pub(super) async fn write_jobs(
+    hub: &Arc<Hub>,
+    run: &RunRecord,
+    targets: &[TargetRef],
+    room: &mut usize,
+) -> Result<(), Error> {
+    for batch in targets.chunks(JOBS_PER_BATCH) {
+        let mut change = Change::new(&hub.clock, &run.by, None);
+        let offers = add_jobs(hub, &mut change, run, batch, room);
+        hub.store.commit(change).await?;
+        jobs::send_offers(hub, offers);
+    }
+    Ok(())
+}
+
+/// Adds the job records of `targets` to a change; returns those that it offers.
+fn add_jobs(
+    hub: &Hub,
+    change: &mut Change,
+    run: &RunRecord,
+    targets: &[TargetRef],
+    room: &mut usize,
+) -> Vec<JobId> {
+    let now = change.at();
+    let mut offers = Vec::new();
+    for target in targets {
+        let mut job = JobRecord {
+            job: target.job,
+            run: run.run,
+            host: target.host,
+            host_name: target.name.clone(),
+            state: JobState::Queued,
+            incarnation: None,
+            expires: (run.offline == OfflinePolicy::Queue)
+                .then(|| run.created.plus_millis(run.expires_ms.cast_signed())),
+            cancel: None,
+            outcome: None,
+            evidence: vec![Evidence { at: now, witness: Witness::Hub, fact: "queued".into(), detail: None }],
+            started: None,
+            ended: None,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            output_complete: false,
+        };
+        match hub.live.get(target.host) {
+            Some(live) if *room > 0 => {
+                *room -= 1;
+                pump::mark_offered(&mut job, &live.incarnation, now);
+                offers.push(target.job);
+            }
+            Some(_) => {}
+            None if run.offline == OfflinePolicy::Queue => {}
+            None => mark_offline(hub, &mut job, now),
+        }
+        change.put(&job, Expect::Absent);
+    }
+    offers
+}
+
+/// The host is away and the run does not wait.
+pub(super) fn mark_offline(hub: &Hub, job: &mut JobRecord, now: datacentered_proto::Timestamp) {
+    let since = hub.store.view(|view| view.presence.get(&job.host).map(|presence| presence.since));
+    let detail = match since {
+        Some(since) => format!("the host has been offline since {since}"),
+        None => "the host has never connected".to_owned(),
+    };
+    job.state = JobState::Ended;
+    job.outcome = Some(Outcome::Offline { since });
+    job.ended = Some(now);
+    job.output_complete = true;
+    job.evidence.push(Evidence { at: now, witness: Witness::Hub, fact: "offline".into(), detail: Some(detail) });
+}

@@ -1,0 +1,115 @@
+//! `run.output`: one target's output from a cursor, then as it comes, until behind its last byte.
+
+use std::sync::Arc;
+
+use datacentered_link::BoxFuture;
+use datacentered_proto::ops::run::OutputParams;
+use datacentered_proto::ops::{EndReason, StreamOpened};
+use datacentered_proto::{Cursor, Error, JobId, RunId};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::views;
+use crate::dispatch::Ctx;
+use crate::hub::Hub;
+use crate::jobs::{self, Chunk};
+use crate::outlet::{Outlet, ReaderGone};
+use crate::store::{Changed, engine_error};
+
+/// Bytes read from the log at a time.
+const PAGE_BYTES: usize = 128 * 1024;
+
+type Body = Box<dyn FnOnce(Outlet) -> BoxFuture<'static, ()> + Send>;
+
+pub(super) async fn output(ctx: Ctx, params: OutputParams) -> Result<(StreamOpened, Body), Error> {
+    let hub = ctx.hub.clone();
+    let run = views::find(&hub, params.run)?;
+    let target = views::one_target(&hub, &run, params.host.as_deref())?;
+    let epoch = hub.engine.epoch().to_owned();
+    let from = match &params.cursor {
+        Some(cursor) if cursor.epoch == epoch => cursor.offset,
+        Some(_) => {
+            return Err(Error::conflict(
+                "the hub was restored since this cursor was given; read the output again without it",
+            )
+            .with_details(serde_json::json!({"gap": true})));
+        }
+        None => params.from,
+    };
+    let opened = StreamOpened { cursor: Some(Cursor::new(epoch, from)), credit: None };
+    let run = params.run;
+    let body: Body = Box::new(move |mut outlet| {
+        Box::pin(async move {
+            let mut at = from;
+            match follow(&hub, run, target.job, &mut at, &mut outlet).await {
+                Ok(None) => outlet.end(EndReason::Done, at, None).await,
+                Ok(Some(error)) => outlet.end(EndReason::Failed, at, Some(error)).await,
+                Err(ReaderGone) => {}
+            }
+        })
+    });
+    Ok((opened, body))
+}
+
+/// Where the output ends, once that is certain.
+fn final_offset(hub: &Hub, job: JobId) -> Option<u64> {
+    hub.store.view(|view| match view.jobs.get(&job) {
+        Some(job) => job.outcome.is_some().then_some(job.stdout_bytes + job.stderr_bytes),
+        // No longer kept.
+        None => Some(0),
+    })
+}
+
+async fn follow(
+    hub: &Arc<Hub>,
+    run: RunId,
+    job: JobId,
+    at: &mut u64,
+    outlet: &mut Outlet,
+) -> Result<Option<Error>, ReaderGone> {
+    // Subscribed before anything is looked at, so that nothing falls between.
+    let mut changes = hub.store.changes();
+    let log = match jobs::output_log(job) {
+        Ok(log) => log,
+        Err(error) => return Ok(Some(error)),
+    };
+    let mut tail = match hub.engine.log().tail(&log).await {
+        Ok(tail) => tail,
+        Err(error) => return Ok(Some(engine_error(error))),
+    };
+    loop {
+        tail.borrow_and_update();
+        let (chunks, behind) = match jobs::read_output(hub, job, *at, PAGE_BYTES).await {
+            Ok(read) => read,
+            Err(error) => return Ok(Some(error)),
+        };
+        for chunk in chunks {
+            match chunk {
+                Chunk::Bytes(kind, offset, bytes) => outlet.bytes(kind, offset, bytes).await?,
+                Chunk::Gap(from, to, reason) => outlet.gap(from, to, reason).await?,
+            }
+        }
+        if behind > *at {
+            *at = behind;
+            continue;
+        }
+        if final_offset(hub, job).is_some_and(|end| *at >= end) {
+            return Ok(None);
+        }
+        // Waits for bytes, or for word of the job itself.
+        loop {
+            tokio::select! {
+                () = outlet.closed() => return Err(ReaderGone),
+                changed = tail.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return Ok(Some(Error::unavailable("the hub is going down"))),
+                },
+                change = changes.recv() => match change {
+                    Ok(change) if change.what == Changed::Job(run, job) => break,
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(_)) => break,
+                    Err(RecvError::Closed) => return Ok(Some(Error::unavailable("the hub is going down"))),
+                },
+            }
+        }
+    }
+}

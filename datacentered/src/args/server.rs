@@ -1,0 +1,137 @@
+//! `hub`, `agent` and `demo`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::text::pairs;
+
+/// `demo`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  datacentered demo                    stays up until Ctrl-C, and prints what to try
+  datacentered demo --once             proves that everything works here, and stops
+  datacentered demo --once -o json     the same for scripts, one JSON object a line
+
+Everything lives in a directory under TMPDIR that is removed at the end.")]
+pub(crate) struct Demo {
+    /// Prove it and stop
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// `hub ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Hub {
+    /// Runs the hub
+    Start(Box<HubStart>),
+    /// Shows how the hub is
+    #[command(after_help = "Examples:\n  datacentered hub status\n  datacentered hub status -o json")]
+    Status,
+    /// Writes one consistent copy of everything the hub keeps to a file
+    #[command(after_help = "\
+Examples:
+  datacentered hub backup hub.backup
+  datacentered hub backup - | ssh vault 'cat > hub.backup'
+
+The copy holds the hub's private keys: the file is readable by you only. Keep it so.")]
+    Backup {
+        /// Where to write it; - is standard output
+        file: PathBuf,
+    },
+    /// Makes a data directory from a backup
+    #[command(after_help = "\
+Examples:
+  datacentered hub restore hub.backup --data-dir /var/lib/datacentered
+
+The directory must not hold a hub yet. Start the hub afterwards with 'datacentered hub start'.")]
+    Restore {
+        /// The backup
+        file: PathBuf,
+        #[command(flatten)]
+        data_dir: DataDir,
+    },
+}
+
+/// Where the agent keeps its state.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AgentDataDir {
+    /// Where it keeps its state [default: /var/lib/datacentered-agent for root, else the XDG state directory]
+    #[arg(long, value_name = "D")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// Where the hub keeps its state.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DataDir {
+    /// Where it keeps its state [default: /var/lib/datacentered for root, else the XDG state directory]
+    #[arg(long, value_name = "D")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// `hub start`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  datacentered hub start
+  datacentered hub start --data-dir /srv/hub --listen 0.0.0.0:7272
+  datacentered hub start --tls-cert hub.pem --tls-key hub.key     a web certificate of your own
+
+The first start prints a link to make the first account. On this machine the local socket needs no login:
+  datacentered --hub unix:DATA_DIR/hub.sock host list
+
+Limits and other settings are read from DATA_DIR/hub.toml.")]
+pub(crate) struct HubStart {
+    #[command(flatten)]
+    pub(crate) data_dir: DataDir,
+    /// Address and port to listen on; port 0 takes any free one [default: [::]:7272]
+    #[arg(long, value_name = "A:P")]
+    pub(crate) listen: Option<String>,
+    /// Address of this machine only to listen on without TLS, for a reverse proxy
+    #[arg(long, value_name = "A:P")]
+    pub(crate) listen_plain: Option<String>,
+    /// Where it keeps and moves everything: embedded, or nats://... [default: embedded]
+    #[arg(long, value_name = "E")]
+    pub(crate) engine: Option<String>,
+    /// A web certificate of your own (PEM, with its chain)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// `agent ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Agent {
+    /// Makes this machine a host of a hub, and runs the agent
+    Join(Box<AgentJoin>),
+    /// Runs the agent of a machine that has joined
+    #[command(after_help = "Examples:\n  datacentered agent start\n  datacentered agent start --data-dir /srv/agent")]
+    Start {
+        #[command(flatten)]
+        data_dir: AgentDataDir,
+    },
+}
+
+/// `agent join`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  datacentered agent join hub.example.net:7272 --token @join.token
+  datacentered agent join hub.example.net:7272 --token - --name web1 --label role=web < join.token
+
+Get the token on the hub: datacentered token create --join. A second start needs no token.")]
+pub(crate) struct AgentJoin {
+    /// The hub: wss://H:P, https://H:P or H:P
+    pub(crate) url: String,
+    #[command(flatten)]
+    pub(crate) data_dir: AgentDataDir,
+    /// The name it would like [default: the machine's own]
+    #[arg(long, value_name = "N")]
+    pub(crate) name: Option<String>,
+    /// A label it would like; repeat it for several
+    #[arg(long = "label", value_name = "K=V", value_parser = pairs::label)]
+    pub(crate) labels: Vec<(String, String)>,
+}

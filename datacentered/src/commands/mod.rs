@@ -1,0 +1,13 @@
+//! Every command, one module per noun.
+
+pub(crate) mod access;
+pub(crate) mod audit;
+pub(crate) mod call;
+pub(crate) mod context;
+pub(crate) mod demo;
+pub(crate) mod event;
+pub(crate) mod host;
+pub(crate) mod hub;
+pub(crate) mod login;
+pub(crate) mod run;
+mod watch;

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that a step needs, and only those that are missing.
+#   scripts/setup.sh build   what building needs
+#   scripts/setup.sh test    what the tests need besides
+set -euo pipefail
+
+missing=()
+need() { # COMMAND PACKAGE
+  command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ] || missing+=("$2")
+}
+
+need cc gcc
+need make make
+if [ "${1:-build}" = test ]; then
+  need ip iproute2
+  need tc iproute2
+  need iptables iptables
+  need jq jq
+fi
+
+if ! command -v cargo >/dev/null 2>&1; then
+  echo "cargo is missing: install Rust 1.95 or newer (https://rustup.rs), then try again" >&2
+  exit 1
+fi
+
+if [ "${#missing[@]}" -gt 0 ]; then
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+  sudo=""
+  [ "$(id -u)" = 0 ] || sudo="sudo"
+  echo "installing: ${missing[*]}"
+  $sudo apt-get update -q
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -q -y --no-install-recommends "${missing[@]}"
+fi
