@@ -122,15 +122,16 @@ mod tests {
 
     #[test]
     fn join_takes_what_the_contract_says() {
-        let line = "datacentered-agent join h:7272 --token @t --data-dir /d --name n --label a=b --label c= -o json";
+        let line =
+            "datacentered-agent join h:7272 --token @t --data-dir /d --name n --label a=b --label c= -o json";
         let args = Args::try_parse_from(line.split(' ')).expect("parses");
         let Command::Join(join) = args.command else { panic!("not a join") };
         let options = JoinOptions::from(join);
         assert_eq!((options.url.as_str(), options.token.as_deref()), ("h:7272", Some("@t")));
-        assert_eq!(options.labels.into_iter().collect::<Vec<_>>(), [
-            ("a".to_owned(), "b".to_owned()),
-            ("c".to_owned(), String::new())
-        ]);
+        assert_eq!(
+            options.labels.into_iter().collect::<Vec<_>>(),
+            [("a".to_owned(), "b".to_owned()), ("c".to_owned(), String::new())]
+        );
         assert!(options.run.json);
     }
 

@@ -16,7 +16,9 @@ pub(crate) fn start(levels: &Targets, format: LogFormat) {
         LogFormat::Json => registry.with(fmt::layer().json().with_writer(std::io::stderr)).init(),
         LogFormat::Text => {
             let colours = std::io::stderr().is_terminal();
-            registry.with(fmt::layer().with_ansi(colours).with_target(false).with_writer(std::io::stderr)).init();
+            registry
+                .with(fmt::layer().with_ansi(colours).with_target(false).with_writer(std::io::stderr))
+                .init();
         }
     }
 }

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     // argument parsing, logging or a runtime.
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == "shim") {
-        return datacentered_agent_lib::shim::main(arguments.collect());
+        return datacentered_agent_lib::shim::main(arguments);
     }
     let args = Args::parse();
     logging::start(&args.log, args.log_format);

@@ -1,6 +1,6 @@
 //! From options, environment and configuration to a connection.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use datacentered_client::{Client, ClientConfig, Clock, Fingerprint, HubUrl, Secret, Trust};
 use datacentered_proto::Timestamp;
@@ -25,7 +25,8 @@ pub(crate) async fn connect(global: &Global) -> Result<Client> {
 
 /// Takes leave of the hub; who the session spoke for makes the failure clearer.
 pub(crate) async fn finish<T>(client: Client, result: Result<T>) -> Result<T> {
-    let result = result.map_err(|failure| failure.for_subject(client.hello().map(|hello| hello.subject).as_ref()));
+    let result =
+        result.map_err(|failure| failure.for_subject(client.hello().map(|hello| hello.subject).as_ref()));
     client.close().await;
     result
 }
@@ -45,12 +46,14 @@ pub(crate) fn config(global: &Global) -> Result<ClientConfig> {
         Some(text) => Trust::Pin(self::fingerprint(&text)?),
         None => Trust::Nothing,
     };
-    let mut config = ClientConfig::new(chosen.urls);
-    config.token = token.map(Secret::new);
-    config.trust = trust;
-    config.reconnect_timeout = global.reconnect_timeout;
-    config.program = concat!("datacentered ", env!("CARGO_PKG_VERSION")).to_owned();
-    Ok(config)
+    let token = token.map(Secret::new);
+    Ok(ClientConfig { token, reconnect_timeout: global.reconnect_timeout, ..with_trust(chosen.urls, trust) })
+}
+
+/// This program's connection to a hub, without a credential.
+pub(crate) fn with_trust(urls: Vec<HubUrl>, trust: Trust) -> ClientConfig {
+    let program = concat!("datacentered ", env!("CARGO_PKG_VERSION")).to_owned();
+    ClientConfig { trust, program, ..ClientConfig::new(urls) }
 }
 
 /// A fingerprint as people write it; colons between the bytes are as good.
@@ -112,27 +115,22 @@ pub(crate) fn parse_urls(text: &str) -> Result<Vec<HubUrl>> {
 
 /// The hub's data directory where none is named.
 pub(crate) fn default_data_dir() -> Result<PathBuf> {
-    state_dir("/var/lib/datacentered", "datacentered/hub")
-}
-
-/// The agent's data directory where none is named.
-pub(crate) fn default_agent_dir() -> Result<PathBuf> {
-    state_dir("/var/lib/datacentered-agent", "datacentered/agent")
-}
-
-fn state_dir(root: &str, user: &str) -> Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
-        return Ok(Path::new(root).to_owned());
+        return Ok("/var/lib/datacentered".into());
     }
-    contexts::xdg("XDG_STATE_HOME", ".local/state").map(|directory| directory.join(user)).ok_or_else(|| {
-        Failure::usage("cannot tell where the data directory is: HOME is not set").hint("name it with --data-dir")
-    })
+    contexts::xdg("XDG_STATE_HOME", ".local/state").map(|state| state.join("datacentered/hub")).ok_or_else(
+        || {
+            Failure::usage("cannot tell where the data directory is: HOME is not set")
+                .hint("name it with --data-dir")
+        },
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::Parser;
+    use std::path::Path;
 
     fn global(args: &[&str]) -> Global {
         let args = [&["datacentered"], args, &["host", "list"]].concat();
@@ -147,8 +145,10 @@ mod tests {
             account: None,
             token: Some("dc_known".into()),
         };
-        let contexts =
-            Contexts { current: Some("production".into()), contexts: [("production".into(), context)].into() };
+        let contexts = Contexts {
+            current: Some("production".into()),
+            contexts: [("production".into(), context)].into(),
+        };
         contexts.save(&path).expect("saves");
         path.display().to_string()
     }
@@ -177,7 +177,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let file = with_contexts(directory.path());
         let pin = "CD:".repeat(31) + "CD";
-        let config = config(&global(&["--config", &file, "--token", "dc_mine", "--fingerprint", &pin])).expect("config");
+        let config = config(&global(&["--config", &file, "--token", "dc_mine", "--fingerprint", &pin]))
+            .expect("config");
         assert_eq!(config.token, Some(Secret::new("dc_mine")));
         assert_eq!(config.trust, Trust::Pin("cd".repeat(32).parse().expect("fingerprint")));
     }
@@ -186,10 +187,10 @@ mod tests {
     fn sockets_by_relative_paths_are_found_from_here() {
         let urls = parse_urls("unix:hub.sock,unix:/run/hub.sock").expect("urls");
         let here = std::env::current_dir().expect("here");
-        assert_eq!(urls, [
-            HubUrl::Unix { path: here.join("hub.sock") },
-            HubUrl::Unix { path: "/run/hub.sock".into() },
-        ]);
+        assert_eq!(
+            urls,
+            [HubUrl::Unix { path: here.join("hub.sock") }, HubUrl::Unix { path: "/run/hub.sock".into() },]
+        );
         assert!(parse_urls("ftp://x").is_err());
     }
 }

@@ -80,7 +80,8 @@ impl Contexts {
         name.push(format!(".{}", std::process::id()));
         let fresh = path.with_file_name(name);
         let written = (|| {
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            let mut file =
+                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&fresh, path)
@@ -113,10 +114,12 @@ pub(crate) fn path(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(given) = given {
         return Ok(given.to_owned());
     }
-    xdg("XDG_CONFIG_HOME", ".config").map(|directory| directory.join("datacentered/config.toml")).ok_or_else(|| {
-        Failure::usage("cannot tell where the configuration file is: HOME is not set")
-            .hint("set HOME, or DATACENTERED_CONFIG to the file")
-    })
+    xdg("XDG_CONFIG_HOME", ".config").map(|directory| directory.join("datacentered/config.toml")).ok_or_else(
+        || {
+            Failure::usage("cannot tell where the configuration file is: HOME is not set")
+                .hint("set HOME, or DATACENTERED_CONFIG to the file")
+        },
+    )
 }
 
 /// An XDG base directory.

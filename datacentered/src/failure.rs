@@ -79,6 +79,17 @@ impl Failure {
         Self::new(exit, String::new())
     }
 
+    /// An error and everything behind it, as one sentence.
+    pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+
     /// Adds what to do next.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -93,7 +104,7 @@ impl Failure {
 
     /// Says who was not allowed to do it, where that was the failure.
     pub(crate) fn for_subject(mut self, subject: Option<&Subject>) -> Self {
-        if let (Some(needed), Some(subject)) = (self.needed, subject) {
+        if let (Some(needed), Some(subject)) = (&self.needed, subject) {
             self.hint = Some(format!("{needed}; you are {}", describe(subject)));
         }
         self
@@ -113,7 +124,9 @@ impl Failure {
             }
             Code::NotFound | Code::Invalid | Code::TooLarge => Self::usage(message),
             Code::Unavailable => Self::unreachable(message).hint("it did not happen; try again later"),
-            Code::Indeterminate => Self::unreachable(message).hint("it may have happened: look before you repeat it"),
+            Code::Indeterminate => {
+                Self::unreachable(message).hint("it may have happened: look before you repeat it")
+            }
             Code::Limited => match error.retry_after_ms {
                 Some(ms) => Self::failed(message).hint(format!("try again in {} s", ms.div_ceil(1000))),
                 None => Self::failed(message),
@@ -129,7 +142,9 @@ pub(crate) fn describe(subject: &Subject) -> String {
         Subject::Anonymous => "not logged in".to_owned(),
         Subject::UnknownHost => "a host that has not joined".to_owned(),
         Subject::Host { name, .. } => format!("the host '{}'", crate::text::clean::clean(name)),
-        Subject::User { name, role } => format!("'{}' with the role '{role}'", crate::text::clean::clean(name)),
+        Subject::User { name, role } => {
+            format!("'{}' with the role '{role}'", crate::text::clean::clean(name))
+        }
         Subject::Local { uid, .. } => format!("the local user {uid} (role 'admin')"),
     }
 }

@@ -1,10 +1,13 @@
 //! Hub, agent, demo and every client command in one program.
 
+mod agent_command;
 mod args;
 mod commands;
 mod connect;
 mod contexts;
 mod failure;
+mod hub_command;
+mod logging;
 mod runtime;
 mod secret;
 mod text;
@@ -15,17 +18,21 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command, Global, server};
-use failure::{Exit, Failure, Result};
+use args::server::Hub;
+use args::{Cli, Command, Global};
+use failure::{Exit, Result};
 use ui::Ui;
 
 fn main() -> ExitCode {
+    if let Some(ended) = agent_command::as_shim() {
+        return ended;
+    }
     let Cli { global, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     let ui = Ui::new(global.output);
-    match dispatch(&ui, &global, command) {
+    match dispatch(ui, &global, command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             ui.failure(&failure);
@@ -40,7 +47,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS }
 }
 
-fn dispatch(ui: &Ui, global: &Global, command: Command) -> Result<()> {
+fn dispatch(ui: Ui, global: &Global, command: Command) -> Result<()> {
     match command {
         Command::Completions(completions) => {
             let mut script = Vec::new();
@@ -48,35 +55,32 @@ fn dispatch(ui: &Ui, global: &Global, command: Command) -> Result<()> {
             Ok(io::Write::write_all(&mut io::stdout().lock(), &script)?)
         }
         Command::Context(command) => commands::context::run(ui, global, command),
-        command => {
-            let runtime = runtime::client()?;
-            let result = runtime.block_on(client_command(ui, global, command));
-            // A read of standard input or a write to a full pipe may still be under way; the process ends all the same.
-            runtime.shutdown_background();
-            result
-        }
+        Command::Hub(Hub::Start(start)) => hub_command::start(ui, *start),
+        Command::Hub(Hub::Restore { file, data_dir }) => hub_command::restore(ui, file, data_dir.data_dir),
+        Command::Agent(command) => agent_command::run(ui, global.token.clone(), command),
+        Command::Demo(demo) => client(commands::demo::run(ui, demo)),
+        Command::Login(login) => client(commands::login::login(ui, global, login)),
+        Command::Logout => client(commands::login::logout(ui, global)),
+        Command::User(command) => client(commands::access::user(ui, global, command)),
+        Command::Role(command) => client(commands::access::role(ui, global, command)),
+        Command::Token(command) => client(commands::access::token(ui, global, command)),
+        Command::Audit(command) => client(commands::audit::run(ui, global, command)),
+        Command::Host(command) => client(commands::host::run(ui, global, command)),
+        Command::Run(run) => client(commands::run::run(ui, global, *run)),
+        Command::Event(command) => client(commands::event::run(ui, global, command)),
+        Command::Call(call) => client(commands::call::run(ui, global, call)),
+        Command::Operation(command) => client(commands::call::operation(ui, global, command)),
+        Command::Hub(Hub::Status) => client(commands::hub::status(ui, global)),
+        Command::Hub(Hub::Backup { file }) => client(commands::hub::backup(ui, global, file)),
     }
 }
 
-async fn client_command(ui: &Ui, global: &Global, command: Command) -> Result<()> {
-    match command {
-        Command::Demo(demo) => commands::demo::run(ui, demo).await,
-        Command::Login(login) => commands::login::login(ui, global, login).await,
-        Command::Logout => commands::login::logout(ui, global).await,
-        Command::User(command) => commands::access::user(ui, global, command).await,
-        Command::Role(command) => commands::access::role(ui, global, command).await,
-        Command::Token(command) => commands::access::token(ui, global, command).await,
-        Command::Audit(command) => commands::audit::run(ui, global, command).await,
-        Command::Host(command) => commands::host::run(ui, global, command).await,
-        Command::Run(run) => commands::run::run(ui, global, *run).await,
-        Command::Event(command) => commands::event::run(ui, global, command).await,
-        Command::Call(call) => commands::call::run(ui, global, call).await,
-        Command::Operation(command) => commands::call::operation(ui, global, command).await,
-        Command::Hub(server::Hub::Status) => commands::hub::status(ui, global).await,
-        Command::Hub(server::Hub::Backup { file }) => commands::hub::backup(ui, global, file).await,
-        Command::Hub(server::Hub::Start(_) | server::Hub::Restore { .. })
-        | Command::Agent(_)
-        | Command::Completions(_)
-        | Command::Context(_) => Err(Failure::failed("this is not a client command")),
-    }
+/// Runs a client command to its end.
+fn client(command: impl Future<Output = Result<()>>) -> Result<()> {
+    logging::client();
+    let runtime = runtime::client()?;
+    let result = runtime.block_on(command);
+    // A read of standard input or a write to a full pipe may still be under way; the process ends all the same.
+    runtime.shutdown_background();
+    result
 }

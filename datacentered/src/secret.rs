@@ -65,7 +65,8 @@ fn ask_hidden(question: &str) -> Result<String> {
     let mut hidden: Termios = shown.clone();
     hidden.local_modes.remove(LocalModes::ECHO);
     hidden.local_modes.insert(LocalModes::ECHONL);
-    termios::tcsetattr(&terminal, OptionalActions::Flush, &hidden).map_err(|error| no_answer(error.into()))?;
+    termios::tcsetattr(&terminal, OptionalActions::Flush, &hidden)
+        .map_err(|error| no_answer(error.into()))?;
     let answer = answer(&mut terminal, question);
     let restored = termios::tcsetattr(&terminal, OptionalActions::Flush, &shown);
     let answer = answer.map_err(no_answer)?;
@@ -75,7 +76,8 @@ fn ask_hidden(question: &str) -> Result<String> {
 
 fn terminal() -> Result<File> {
     fs::OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|_| {
-        Failure::usage("there is no terminal to ask on").hint("give the answer as an option instead: see --help")
+        Failure::usage("there is no terminal to ask on")
+            .hint("give the answer as an option instead: see --help")
     })
 }
 

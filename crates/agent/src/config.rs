@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{env, fs, io};
 
+use datacentered_proto::limits::MAX_SPEC;
 use serde::Deserialize;
 
+use crate::cgroup;
 use crate::facts::FactsConfig;
 use crate::hub_link::HubConfig;
+use crate::jobs::JobsConfig;
 use crate::range::Range;
 use crate::serve::ServeConfig;
 
@@ -54,7 +58,9 @@ pub enum ConfigError {
         most: u64,
     },
     /// There is no directory to keep the agent's state in.
-    #[error("there is no place for the agent's state: set HOME or XDG_STATE_HOME, or name a directory with --data-dir")]
+    #[error(
+        "there is no place for the agent's state: set HOME or XDG_STATE_HOME, or name a directory with --data-dir"
+    )]
     NoDataDir,
 }
 
@@ -76,6 +82,66 @@ pub struct Config {
     pub serve: ServeConfig,
     /// What the host tells about itself.
     pub facts: FactsConfig,
+    /// Limits of what runs here.
+    pub jobs: JobLimits,
+}
+
+/// Limits of what runs here; `[jobs]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JobLimits {
+    /// Most jobs that the hub has not released.
+    pub max_jobs: u32,
+    /// Largest description of a command, in bytes of JSON.
+    pub max_spec_bytes: usize,
+    /// Most bytes of standard input that one job may have waiting.
+    pub max_stdin_bytes: u64,
+    /// Largest spool of one job in bytes, whatever a run asks for.
+    pub max_spool_bytes: u64,
+    /// How long output is read after a command has ended where others still hold its pipes, in milliseconds.
+    pub drain_after_exit_ms: u64,
+    /// Whether jobs get control groups of their own where the system allows it.
+    pub cgroups: bool,
+}
+
+impl Default for JobLimits {
+    fn default() -> Self {
+        let config = JobsConfig::new("");
+        Self {
+            max_jobs: config.max_jobs,
+            max_spec_bytes: config.max_spec,
+            max_stdin_bytes: config.max_stdin,
+            max_spool_bytes: config.max_spool,
+            drain_after_exit_ms: u64::try_from(config.drain_after_exit.as_millis()).unwrap_or(u64::MAX),
+            cgroups: config.cgroups == cgroup::Choice::Auto,
+        }
+    }
+}
+
+impl JobLimits {
+    fn ranges(&self) -> [Range; 5] {
+        const MIB: u64 = 1 << 20;
+        [
+            Range::new("jobs.max_jobs", self.max_jobs.into(), 1, 1 << 20),
+            Range::new("jobs.max_spec_bytes", self.max_spec_bytes as u64, 1024, MAX_SPEC as u64),
+            Range::new("jobs.max_stdin_bytes", self.max_stdin_bytes, 64 * 1024, 1024 * MIB),
+            Range::new("jobs.max_spool_bytes", self.max_spool_bytes, MIB, 1024 * 1024 * MIB),
+            Range::new("jobs.drain_after_exit_ms", self.drain_after_exit_ms, 0, 3_600_000),
+        ]
+    }
+
+    /// The settings of the job manager, for a data directory.
+    pub fn for_data_dir(&self, data_dir: &Path) -> JobsConfig {
+        JobsConfig {
+            max_jobs: self.max_jobs,
+            max_spec: self.max_spec_bytes,
+            max_stdin: self.max_stdin_bytes,
+            max_spool: self.max_spool_bytes,
+            drain_after_exit: Duration::from_millis(self.drain_after_exit_ms),
+            cgroups: if self.cgroups { cgroup::Choice::Auto } else { cgroup::Choice::Off },
+            ..JobsConfig::new(data_dir)
+        }
+    }
 }
 
 impl Config {
@@ -101,7 +167,13 @@ impl Config {
     }
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let ranges = self.hub.ranges().into_iter().chain(self.serve.ranges()).chain(self.facts.ranges());
+        let ranges = self
+            .hub
+            .ranges()
+            .into_iter()
+            .chain(self.serve.ranges())
+            .chain(self.facts.ranges())
+            .chain(self.jobs.ranges());
         for Range { name, value, least, most } in ranges {
             if !(least..=most).contains(&value) {
                 return Err(ConfigError::Range { path: path.to_owned(), name, value, least, most });
@@ -159,8 +231,15 @@ mod tests {
             .lines()
             .map(|line| line.strip_prefix("#: ").unwrap_or(line))
             .fold(String::new(), |text, line| text + line + "\n");
-        let config = Config::parse(Path::new("agent.toml"), &uncommented).expect("every line is a valid setting");
-        assert_eq!(format!("{config:?}"), format!("{:?}", Config { name: config.name.clone(), labels: config.labels.clone(), ..Config::default() }));
+        let config =
+            Config::parse(Path::new("agent.toml"), &uncommented).expect("every line is a valid setting");
+        assert_eq!(
+            format!("{config:?}"),
+            format!(
+                "{:?}",
+                Config { name: config.name.clone(), labels: config.labels.clone(), ..Config::default() }
+            )
+        );
         assert!(config.name.is_some() && !config.labels.is_empty());
     }
 
@@ -177,7 +256,10 @@ mod tests {
     #[test]
     fn values_out_of_range_are_named_with_their_range() {
         let message = refused("[hub]\nreports_in_flight = 0\n");
-        assert!(message.contains("`hub.reports_in_flight` is 0") && message.contains("between 1 and"), "{message}");
+        assert!(
+            message.contains("`hub.reports_in_flight` is 0") && message.contains("between 1 and"),
+            "{message}"
+        );
     }
 
     #[test]

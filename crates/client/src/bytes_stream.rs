@@ -39,7 +39,10 @@ impl ByteStream {
         };
         self.done = true;
         let error = error.unwrap_or_else(|| {
-            datacentered_proto::Error::unavailable(format!("the stream ended early, at byte {}", self.position))
+            datacentered_proto::Error::unavailable(format!(
+                "the stream ended early, at byte {}",
+                self.position
+            ))
         });
         Err(Error::refused(self.operation, error))
     }

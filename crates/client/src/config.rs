@@ -8,7 +8,7 @@ use datacentered_link::tls::Fingerprint;
 use datacentered_link::url::HubUrl;
 
 /// How long a lost link is tried again, unless configured otherwise.
-pub(crate) const DEFAULT_RECONNECT_TIMEOUT: Duration = Duration::from_secs(600);
+pub(crate) const DEFAULT_RECONNECT_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// How to reach a hub.
 #[derive(Clone, Debug)]

@@ -51,7 +51,8 @@ pub(crate) async fn connect_one(config: &ClientConfig, index: usize) -> Result<C
         return Err(Failed::For(Error::Invalid("no hub is named; give its URL".into())));
     };
     let ws = dial::connect(url, &options(config, url)?).await.map_err(|error| failed(url, &error))?;
-    let (link, mut driver) = Link::start(ws, Side::Dialled, std::sync::Arc::new(Nobody), config.limits.clone());
+    let (link, mut driver) =
+        Link::start(ws, Side::Dialled, std::sync::Arc::new(Nobody), config.limits.clone());
     let hello = HelloParams {
         protocol: PROTOCOL,
         capabilities: CAPABILITIES.iter().map(|&name| name.to_owned()).collect(),
@@ -70,9 +71,10 @@ pub(crate) async fn connect_one(config: &ClientConfig, index: usize) -> Result<C
             }
         }
     };
-    let answer = tokio::time::timeout(config.limits.handshake_timeout(), greeted).await.unwrap_or_else(|_| {
-        Err(datacentered_proto::Error::unavailable("the hub did not answer the greeting in time"))
-    });
+    let answer =
+        tokio::time::timeout(config.limits.handshake_timeout(), greeted).await.unwrap_or_else(|_| {
+            Err(datacentered_proto::Error::unavailable("the hub did not answer the greeting in time"))
+        });
     match answer {
         Ok(hello) => Ok(Connected { link, driver, hello, index }),
         Err(error) if matches!(error.code, Code::Unavailable | Code::Indeterminate | Code::Limited) => {
@@ -117,7 +119,9 @@ fn failed(url: &HubUrl, error: &DialError) -> Failed {
         }),
         DialError::Options { detail, .. } => Failed::For(Error::Invalid(format!("{url}: {detail}"))),
         // Its own text repeats the URL, which stands before the reason already.
-        DialError::Unreachable { source, .. } => Failed::Now { reason: source.to_string(), retry_after: None },
+        DialError::Unreachable { source, .. } => {
+            Failed::Now { reason: source.to_string(), retry_after: None }
+        }
         DialError::Timeout { .. }
         | DialError::Tls { .. }
         | DialError::Status { .. }

@@ -46,7 +46,9 @@ pub enum Error {
         error: datacentered_proto::Error,
     },
     /// Input that the hub says it lacks is no longer held here.
-    #[error("the hub lost standard input from byte {missing} on, which is no longer held here: it cannot be resumed")]
+    #[error(
+        "the hub lost standard input from byte {missing} on, which is no longer held here: it cannot be resumed"
+    )]
     InputLost {
         /// The first byte that is missing.
         missing: u64,

@@ -128,7 +128,8 @@ impl InputWriter {
                     return Err(Error::InputLost { missing: held });
                 }
                 if held > self.kept.end() {
-                    let told = format!("the run has {held} bytes of input already, which came from somewhere else");
+                    let told =
+                        format!("the run has {held} bytes of input already, which came from somewhere else");
                     return Err(refused(datacentered_proto::Error::conflict(told)));
                 }
                 self.next = held;

@@ -3,9 +3,9 @@
 use std::marker::PhantomData;
 
 use datacentered_link::{StreamEvent, StreamReader};
+use datacentered_proto::Cursor;
 use datacentered_proto::ops::{EndReason, StreamEnd, StreamOpen};
 use datacentered_proto::rpc::Cause;
-use datacentered_proto::Cursor;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
@@ -101,7 +101,9 @@ impl RawItemStream {
                 }
                 Some(StreamEvent::Bytes { .. }) => {
                     self.done = true;
-                    return Err(self.refused(datacentered_proto::Error::internal("bytes came instead of items")));
+                    return Err(
+                        self.refused(datacentered_proto::Error::internal("bytes came instead of items"))
+                    );
                 }
                 None => self.reader = None,
             }
@@ -164,7 +166,8 @@ impl RawItemStream {
                 Err(self.refused(error))
             }
             EndReason::Failed => {
-                let error = end.error.unwrap_or_else(|| datacentered_proto::Error::unavailable("the stream failed"));
+                let error =
+                    end.error.unwrap_or_else(|| datacentered_proto::Error::unavailable("the stream failed"));
                 let waited = self.retry.wait_behind_end(error).await;
                 self.waited(waited).map(|()| false)
             }

@@ -45,29 +45,37 @@ pub enum OutputEvent {
 struct Position(u64);
 
 impl Position {
-    /// What is new of bytes that begin at `offset`, and the hole before them, where there is one.
-    fn take(&mut self, offset: u64, mut bytes: Bytes) -> (Option<(u64, u64)>, Option<(u64, Bytes)>) {
+    /// What is new of bytes that begin at `offset`; none where all of it is known.
+    fn take(&mut self, offset: u64, mut bytes: Bytes) -> Option<Fresh> {
         let end = offset.saturating_add(bytes.len() as u64);
         if end <= self.0 {
-            return (None, None);
+            return None;
         }
-        let hole = (offset > self.0).then_some((self.0, offset));
+        let hole_from = (offset > self.0).then_some(self.0);
         let known = usize::try_from(self.0.saturating_sub(offset)).unwrap_or(bytes.len()).min(bytes.len());
-        let fresh = bytes.split_off(known);
-        let at = end - fresh.len() as u64;
+        let bytes = bytes.split_off(known);
         self.0 = end;
-        (hole, Some((at, fresh)))
+        Some(Fresh { hole_from, offset: end - bytes.len() as u64, bytes })
     }
 
-    /// What is new of a hole.
-    fn skip(&mut self, from: u64, to: u64) -> Option<(u64, u64)> {
-        let hole = (from.max(self.0).min(to), to);
+    /// What is new of a hole: where it begins.
+    fn skip(&mut self, from: u64, to: u64) -> Option<u64> {
         if to <= self.0 {
             return None;
         }
+        let from = from.max(self.0);
         self.0 = to;
-        Some(hole)
+        Some(from)
     }
+}
+
+/// Bytes that a reader has not had yet.
+#[derive(Debug, PartialEq, Eq)]
+struct Fresh {
+    /// Where the hole before them begins, where there is one.
+    hole_from: Option<u64>,
+    offset: u64,
+    bytes: Bytes,
 }
 
 /// A target's output. Made by [`Client::output`].
@@ -125,21 +133,17 @@ impl OutputStream {
             match reader.next().await {
                 Some(StreamEvent::Bytes { kind, offset, payload }) => {
                     self.worked();
-                    let (hole, fresh) = self.position.take(offset, payload);
-                    let fresh = fresh.map(|(offset, bytes)| OutputEvent::Bytes { kind, offset, bytes });
+                    let Some(fresh) = self.position.take(offset, payload) else { continue };
+                    let bytes = OutputEvent::Bytes { kind, offset: fresh.offset, bytes: fresh.bytes };
                     // The hub declares its gaps. Should it ever not, the hole is still not silent.
-                    if let Some((from, to)) = hole {
-                        self.held = fresh;
-                        return Ok(Some(OutputEvent::Gap { from, to, reason: GapReason::Lost }));
-                    }
-                    if fresh.is_some() {
-                        return Ok(fresh);
-                    }
+                    let Some(from) = fresh.hole_from else { return Ok(Some(bytes)) };
+                    self.held = Some(bytes);
+                    return Ok(Some(OutputEvent::Gap { from, to: fresh.offset, reason: GapReason::Lost }));
                 }
                 Some(StreamEvent::Gap(gap)) => {
                     self.worked();
-                    if let Some((from, to)) = self.position.skip(gap.from, gap.to) {
-                        return Ok(Some(OutputEvent::Gap { from, to, reason: gap.reason }));
+                    if let Some(from) = self.position.skip(gap.from, gap.to) {
+                        return Ok(Some(OutputEvent::Gap { from, to: gap.to, reason: gap.reason }));
                     }
                 }
                 Some(StreamEvent::End(end)) => {
@@ -216,7 +220,8 @@ impl OutputStream {
                 })))
             }
             EndReason::Failed => {
-                let error = end.error.unwrap_or_else(|| datacentered_proto::Error::unavailable("the stream failed"));
+                let error =
+                    end.error.unwrap_or_else(|| datacentered_proto::Error::unavailable("the stream failed"));
                 let waited = self.retry.wait_behind_end(error).await;
                 self.waited(waited).map(|()| None)
             }
@@ -243,12 +248,15 @@ mod tests {
 
     #[test]
     fn what_is_known_already_is_left_out() {
+        let fresh = |hole_from, offset, bytes: &'static [u8]| {
+            Some(Fresh { hole_from, offset, bytes: Bytes::from_static(bytes) })
+        };
         let mut position = Position(10);
-        assert_eq!(position.take(0, Bytes::from_static(b"0123456789")), (None, None));
-        assert_eq!(position.take(8, Bytes::from_static(b"89ab")), (None, Some((10, Bytes::from_static(b"ab")))));
-        assert_eq!(position.take(15, Bytes::from_static(b"x")), (Some((12, 15)), Some((15, Bytes::from_static(b"x")))));
-        assert_eq!(position.skip(16, 16), None);
-        assert_eq!(position.skip(14, 20), Some((16, 20)));
+        assert_eq!(position.take(0, Bytes::from_static(b"0123456789")), None);
+        assert_eq!(position.take(8, Bytes::from_static(b"89ab")), fresh(None, 10, b"ab"));
+        assert_eq!(position.take(15, Bytes::from_static(b"x")), fresh(Some(12), 15, b"x"));
+        assert_eq!(position.skip(10, 16), None);
+        assert_eq!(position.skip(14, 20), Some(16));
         assert_eq!(position, Position(20));
     }
 
@@ -267,11 +275,10 @@ mod tests {
                 // A resumed stream begins at or before the position, never behind it.
                 let start = start.min(got.len());
                 let end = (start + len).min(record.len());
-                let (hole, fresh) = position.take(start as u64, whole.slice(start..end));
-                prop_assert_eq!(hole, None);
-                if let Some((offset, bytes)) = fresh {
-                    prop_assert_eq!(offset, got.len() as u64);
-                    got.extend_from_slice(&bytes);
+                if let Some(fresh) = position.take(start as u64, whole.slice(start..end)) {
+                    prop_assert_eq!(fresh.hole_from, None);
+                    prop_assert_eq!(fresh.offset, got.len() as u64);
+                    got.extend_from_slice(&fresh.bytes);
                 }
             }
             prop_assert_eq!(got, record);

@@ -103,7 +103,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_hub_that_fails_a_stream_again_and_again_is_believed() {
-        let mut retry = Retry::new(Clock::following_tokio(Timestamp::EPOCH, 1), Duration::from_secs(600));
+        let mut retry = Retry::new(Clock::following_tokio(Timestamp::EPOCH, 1), Duration::from_mins(10));
         let fault = Error::internal("the sender stopped");
         for _ in 0..MOST_FAULTS {
             retry.wait_behind_end(fault.clone()).await.expect("tried again");

@@ -39,6 +39,7 @@ where
         kv::buckets_are_apart,
         kv::concurrent_writers_lose_nothing,
         kv::every_durability,
+        kv::reads_see_batches_whole,
         watch::start_after_now,
         watch::batches_are_seen_whole,
         watch::deletions_are_told,

@@ -69,7 +69,10 @@ fn unescape(token: &str) -> Option<Cow<'_, str>> {
 
 fn check_stored(what: &str, stored: &str, max: usize) -> Result<()> {
     if stored.len() > max {
-        return Err(Error::invalid(format!("{what} is {} bytes as stored, the limit is {max}", stored.len())));
+        return Err(Error::invalid(format!(
+            "{what} is {} bytes as stored, the limit is {max}",
+            stored.len()
+        )));
     }
     for token in stored.split('.') {
         if unescape(token).is_none() {
@@ -82,7 +85,11 @@ fn check_stored(what: &str, stored: &str, max: usize) -> Result<()> {
     Ok(())
 }
 
-fn join_tokens<T: AsRef<str>>(what: &str, tokens: impl IntoIterator<Item = T>, max: usize) -> Result<Arc<str>> {
+fn join_tokens<T: AsRef<str>>(
+    what: &str,
+    tokens: impl IntoIterator<Item = T>,
+    max: usize,
+) -> Result<Arc<str>> {
     let mut stored = String::new();
     for (index, token) in tokens.into_iter().enumerate() {
         let token = token.as_ref();
@@ -157,7 +164,9 @@ macro_rules! stored_name {
         }
 
         impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+            fn deserialize<D: serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> std::result::Result<Self, D::Error> {
                 let stored = <Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
                 Self::parse(&stored).map_err(serde::de::Error::custom)
             }
@@ -268,7 +277,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_canonical() {
-        for bad in ["", ".", "a.", ".a", "a..b", "a b", "a=", "a=4", "a=2e", "a=41", "a/b", "=FF", "ä", "a*", ">"] {
+        for bad in
+            ["", ".", "a.", ".a", "a..b", "a b", "a=", "a=4", "a=2e", "a=41", "a/b", "=FF", "ä", "a*", ">"]
+        {
             assert!(Key::parse(bad).is_err(), "{bad}");
         }
         for good in ["a", "a.b", "A-_9.x", "a=2E", "=C3=A4"] {

@@ -126,8 +126,11 @@ impl Batch {
     /// Bytes of all its keys and values.
     pub fn bytes(&self) -> usize {
         let checks: usize = self.checks.iter().map(|(key, _)| key.as_str().len()).sum();
-        let writes: usize =
-            self.writes.iter().map(|write| write.key.as_str().len() + write.value.as_ref().map_or(0, Bytes::len)).sum();
+        let writes: usize = self
+            .writes
+            .iter()
+            .map(|write| write.key.as_str().len() + write.value.as_ref().map_or(0, Bytes::len))
+            .sum();
         checks + writes
     }
 
@@ -271,7 +274,12 @@ pub trait Kv: Send + Sync {
 
     /// Watches the keys below a prefix. A revision that the bucket has not reached yet is answered with
     /// [`Error::Gap`], as is one older than the deletions still remembered.
-    fn watch<'a>(&'a self, bucket: &'a Bucket, prefix: Prefix, from: WatchFrom) -> BoxFuture<'a, Result<Watch>>;
+    fn watch<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        prefix: Prefix,
+        from: WatchFrom,
+    ) -> BoxFuture<'a, Result<Watch>>;
 }
 
 #[cfg(test)]

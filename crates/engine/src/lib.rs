@@ -23,7 +23,8 @@ pub use engine::{Backend, BackupStream, Engine};
 pub use error::{Error, Result};
 pub use key::{Bucket, Key, LogName, Prefix};
 pub use kv::{
-    Batch, Change, Committed, Durability, Entry, Expect, Kv, MAX_BATCH, MAX_VALUE, Watch, WatchBatch, WatchFrom, Write,
+    Batch, Change, Committed, Durability, Entry, Expect, Kv, MAX_BATCH, MAX_VALUE, Watch, WatchBatch,
+    WatchFrom, Write,
 };
 pub use log::{Append, Log, LogItem, LogPage, LogState, Position};
 pub use stats::Stats;

@@ -60,10 +60,10 @@ impl Mover {
     /// Stops it and waits for its end.
     pub async fn stop(mut self) {
         self.cancel.cancel();
-        if let Some(task) = self.task.take() {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "the outbox mover panicked");
-            }
+        if let Some(task) = self.task.take()
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "the outbox mover panicked");
         }
     }
 }

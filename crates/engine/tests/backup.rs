@@ -6,8 +6,8 @@ use bytes::Bytes;
 use datacentered_engine::embedded::{RESTORE_JUMP, backup, restore};
 use datacentered_engine::outbox::{Mover, drain, outbox_key};
 use datacentered_engine::{
-    Append, Batch, Bucket, Durability, Embedded, EmbeddedConfig, Engine, Error, Key, LogName, Position, Prefix,
-    WatchFrom,
+    Append, Batch, Bucket, Durability, Embedded, EmbeddedConfig, Engine, Error, Key, LogName, Position,
+    Prefix, WatchFrom,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +66,8 @@ async fn under_load() {
     stop.cancel();
     let written = writer.await.expect("writer");
     mover.stop().await;
-    let highest = engine.kv().commit(&bucket(), Batch::new().put(key("z"), "1")).await.expect("commit").revisions[0];
+    let highest =
+        engine.kv().commit(&bucket(), Batch::new().put(key("z"), "1")).await.expect("commit").revisions[0];
     engine.shutdown().await;
 
     let target = tempfile::tempdir().expect("dir");
@@ -93,11 +94,18 @@ async fn under_load() {
     let output = engine.log().state(&log("output.x")).await.expect("state").expect("there");
     assert!(output.end / 5000 == n || output.end / 5000 + 1 == n, "the output is of another moment");
 
-    let after = engine.kv().commit(&bucket(), Batch::new().put(key("z"), "2")).await.expect("commit").revisions[0];
+    let after =
+        engine.kv().commit(&bucket(), Batch::new().put(key("z"), "2")).await.expect("commit").revisions[0];
     assert!(after > highest + RESTORE_JUMP / 2, "{after} is not far above {highest}");
     let mut watch = engine.kv().watch(&bucket(), Prefix::all(), WatchFrom::Start).await.expect("watch");
-    let entries: BTreeMap<_, _> =
-        watch.next().await.expect("entries").changes.into_iter().map(|c| (c.key.to_string(), c.value)).collect();
+    let entries: BTreeMap<_, _> = watch
+        .next()
+        .await
+        .expect("entries")
+        .changes
+        .into_iter()
+        .map(|c| (c.key.to_string(), c.value))
+        .collect();
     assert!(entries.contains_key("a") && entries.contains_key("z"));
     engine.shutdown().await;
 }

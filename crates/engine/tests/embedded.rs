@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use datacentered_engine::{
-    Append, Batch, Bucket, Durability, Embedded, EmbeddedConfig, Engine, Error, Expect, Key, LogName, Position, Prefix,
-    WatchFrom,
+    Append, Batch, Bucket, Durability, Embedded, EmbeddedConfig, Engine, Error, Expect, Key, LogName,
+    Position, Prefix, WatchFrom,
 };
 
 fn key(stored: &str) -> Key {
@@ -55,7 +55,8 @@ async fn a_restart_keeps_everything_and_revisions_go_on() {
     let epoch = engine.epoch().to_owned();
     let first = put(&engine, "a", "1").await;
     let gone = put(&engine, "b", "1").await;
-    let deleted = engine.kv().commit(&bucket(), Batch::new().delete(key("b"))).await.expect("delete").revisions[0];
+    let deleted =
+        engine.kv().commit(&bucket(), Batch::new().delete(key("b"))).await.expect("delete").revisions[0];
     engine.log().append(&log(), vec![item(vec![7; 10])], Durability::Interval).await.expect("append");
     let memory = Bucket::new("memory").expect("bucket");
     engine.kv().open_bucket(&memory, Durability::Memory).await.expect("bucket");
@@ -171,10 +172,15 @@ async fn syncs_are_counted() {
         task.await.expect("commit");
     }
     let grouped = engine.stats();
-    assert!(grouped.kv_syncs - after.kv_syncs < 32, "64 commits took {} syncs", grouped.kv_syncs - after.kv_syncs);
+    assert!(
+        grouped.kv_syncs - after.kv_syncs < 32,
+        "64 commits took {} syncs",
+        grouped.kv_syncs - after.kv_syncs
+    );
 
     engine.log().append(&log(), vec![item(vec![1; 10])], Durability::Interval).await.expect("append");
-    let state = engine.log().append(&log(), vec![item(vec![1; 10])], Durability::Interval).await.expect("append");
+    let state =
+        engine.log().append(&log(), vec![item(vec![1; 10])], Durability::Interval).await.expect("append");
     assert_eq!(engine.stats().log_syncs, 0);
     // A repeat that asks for `Always` waits until what it repeats is on disk.
     let repeat = Append { position: Position::At(state.end - 10), ..item(vec![1; 10]) };
@@ -215,7 +221,8 @@ async fn forgotten_deletions_are_a_gap() {
     let error = engine.kv().watch(&bucket(), Prefix::all(), WatchFrom::After(start)).await.expect_err("gap");
     let Error::Gap { oldest } = error else { panic!("{error}") };
     assert_eq!(oldest, revisions[39]);
-    let mut watch = engine.kv().watch(&bucket(), Prefix::all(), WatchFrom::After(oldest)).await.expect("watch");
+    let mut watch =
+        engine.kv().watch(&bucket(), Prefix::all(), WatchFrom::After(oldest)).await.expect("watch");
     assert_eq!(watch.next().await.expect("changes").changes.len(), 10);
     let mut watch = engine.kv().watch(&bucket(), Prefix::all(), WatchFrom::Start).await.expect("watch");
     assert_eq!(watch.next().await.expect("changes").changes.len(), 1);
@@ -285,7 +292,11 @@ async fn many_small_logs() {
         let engine = engine.clone();
         tasks.spawn(async move {
             for n in (worker..LOGS).step_by(50) {
-                engine.log().append(&name(n), vec![item(vec![1; 20])], Durability::Interval).await.expect("append");
+                engine
+                    .log()
+                    .append(&name(n), vec![item(vec![1; 20])], Durability::Interval)
+                    .await
+                    .expect("append");
             }
         });
     }

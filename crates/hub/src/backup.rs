@@ -195,3 +195,64 @@ pub fn restore(data_dir: &Path, backup: &Path) -> Result<Restored, RestoreError>
         backup_at: Timestamp::from_millis(i64::try_from(engine.backup_at).unwrap_or(i64::MAX)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::server::harness::{TestHub, exchange};
+
+    #[tokio::test]
+    async fn a_hub_comes_back_from_its_backup() {
+        let hub = TestHub::start().await;
+        std::fs::write(hub.data.path().join(CONFIG_FILE), "[limits]\nsessions = 77\n").expect("writes");
+        let token = hub.token("admin").await;
+        let (ca, epoch) = (hub.hub.identity.ca_fingerprint().to_owned(), hub.hub.store.epoch().to_owned());
+        let answer = exchange(hub.unix().await, "POST", "/api/v1/hub.backup", &[], "").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-type"), "application/octet-stream");
+        let viewer = hub.token("viewer").await;
+        assert_eq!(hub.call(&viewer, "hub.backup", &json!({})).await.code(), "forbidden");
+        hub.stop().await;
+
+        let place = tempfile::tempdir().expect("tempdir");
+        let file = place.path().join("hub.backup");
+        std::fs::write(&file, &answer.body).expect("writes");
+        let data = tempfile::tempdir().expect("tempdir");
+        let restored = restore(data.path(), &file).expect("restores");
+        assert_ne!(restored.epoch, restored.backup_epoch);
+        let mode = |name: &str| {
+            std::fs::metadata(data.path().join(name)).expect("stat").permissions().mode() & 0o777
+        };
+        assert_eq!((mode("identity"), mode("identity/ca.key"), mode("hub.toml")), (0o700, 0o600, 0o600));
+        let error = restore(data.path(), &file).expect_err("not empty").to_string();
+        assert!(error.contains("not empty"), "{error}");
+
+        let hub = TestHub::on(data, |_| {}).await;
+        assert_eq!(hub.hub.identity.ca_fingerprint(), ca);
+        assert_ne!(hub.hub.store.epoch(), epoch);
+        hub.call(&token, "token.list", &json!({})).await.ok();
+        assert_eq!(hub.call(&viewer, "host.list", &json!({})).await.code(), "unauthenticated", "made after the backup");
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_part_of_a_backup_is_not_taken_for_the_whole() {
+        let hub = TestHub::start().await;
+        let answer = exchange(hub.unix().await, "POST", "/api/v1/hub.backup", &[], "").await;
+        hub.stop().await;
+        let place = tempfile::tempdir().expect("tempdir");
+        let file = place.path().join("hub.backup");
+        std::fs::write(&file, &answer.body[..answer.body.len() - 20]).expect("writes");
+        let data = place.path().join("data");
+        assert!(matches!(restore(&data, &file), Err(RestoreError::Backup { .. })));
+        let config = crate::config::Config { data_dir: data.clone(), ..crate::config::Config::default() };
+        let error = crate::identity::Identity::open(&config, &datacentered_link::clock::Clock::system());
+        assert!(error.expect_err("unfinished").to_string().contains("restore again"));
+        let error = restore(&data, &place.path().join("nothing")).expect_err("no file").to_string();
+        assert!(error.contains("nothing"), "{error}");
+    }
+}

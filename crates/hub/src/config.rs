@@ -65,6 +65,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Names and addresses that the hub's own web certificate is also good for.
     pub names: Vec<String>,
+    /// Origins (`https://HOST[:PORT]`) of web pages that may call the hub, beside its own.
+    pub origins: Vec<String>,
     /// `embedded`, or the NATS servers.
     pub engine: String,
     /// The administrator's own web certificate.
@@ -90,6 +92,7 @@ impl Default for Config {
             listen_plain: None,
             public_url: None,
             names: Vec::new(),
+            origins: Vec::new(),
             engine: "embedded".into(),
             tls: TlsConfig::default(),
             limits: Limits::default(),
@@ -244,6 +247,10 @@ impl Config {
             let message = format!("`{url}` is not an address such as https://hub.example.net:7272");
             return Err(wrong(&Origin::File, "public_url", message));
         }
+        if let Some(origin) = self.origins.iter().find(|origin| !is_origin(origin)) {
+            let message = format!("`{origin}` is not an origin such as https://dash.example.net");
+            return Err(wrong(&Origin::File, "origins", message));
+        }
         for (key, value, least, most) in self.limits.ranges().into_iter().chain(self.retention.ranges()) {
             if value < least || value > most {
                 let message = format!("`{key}` is {value}, it must be between {least} and {most}");
@@ -284,6 +291,11 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!("`{text}` is not an address to listen on; write ADDRESS:PORT, such as 0.0.0.0:7272 or [::]:7272")
     })
+}
+
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '*']))
 }
 
 fn require_loopback(address: SocketAddr) -> Result<(), String> {

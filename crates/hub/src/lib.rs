@@ -23,6 +23,8 @@ pub mod sessions;
 mod status;
 pub mod store;
 mod supervise;
+#[cfg(test)]
+mod tests;
 mod web;
 
 pub use backup::restore;

@@ -2,14 +2,13 @@
 //!
 //! `cargo run --release -p datacentered-link --example measure`
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a measurement that fails may stop")]
 #![allow(missing_docs, reason = "a program")]
 #![allow(dead_code, reason = "the tests' helpers are used in part")]
 
-#[path = "../tests/support/mod.rs"]
-mod support;
 #[path = "../tests/support/server.rs"]
 mod server;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::time::{Duration, Instant};
 
@@ -30,17 +29,19 @@ const BULK: u64 = 512 * 1024 * 1024;
 
 fn handler() -> Arc<dyn datacentered_link::Handler> {
     Arc::new(support::On(|request: Request| match request.params::<Streaming>() {
-        Ok(Streaming { stream }) => Called::Now(Answer::send(stream, None, |mut writer: StreamWriter| async move {
-            let chunk = Bytes::from(vec![7; 256 * 1024]);
-            let mut at = 0;
-            while at < BULK {
-                if writer.send_bytes(Kind::Stdout, at, chunk.clone()).await.is_err() {
-                    return;
+        Ok(Streaming { stream }) => {
+            Called::Now(Answer::send(stream, None, |mut writer: StreamWriter| async move {
+                let chunk = Bytes::from(vec![7; 256 * 1024]);
+                let mut at = 0;
+                while at < BULK {
+                    if writer.send_bytes(Kind::Stdout, at, chunk.clone()).await.is_err() {
+                        return;
+                    }
+                    at += chunk.len() as u64;
                 }
-                at += chunk.len() as u64;
-            }
-            let _ = writer.end(EndReason::Done, at, None).await;
-        })),
+                let _ = writer.end(EndReason::Done, at, None).await;
+            }))
+        }
         Err(_) => Called::Now(Ok(Answer::Reply(request.params.unwrap_or_else(empty)))),
     }))
 }
@@ -62,7 +63,7 @@ async fn round_trips(name: &str, link: &Link, at_once: usize) {
         });
     }
     let done: u64 = workers.join_all().await.into_iter().sum();
-    let (wall, used) = (begun.0.elapsed(), cpu() - begun.1);
+    let (wall, used) = (begun.0.elapsed(), cpu().saturating_sub(begun.1));
     println!(
         "{name}, {at_once} in flight: {:.0} round trips/s, {:.1} us CPU each (both ends)",
         done as f64 / wall.as_secs_f64(),
@@ -80,7 +81,7 @@ async fn bulk(name: &str, link: &Link) {
         }
     }
     assert_eq!(got, BULK);
-    let (wall, used) = (begun.0.elapsed(), cpu() - begun.1);
+    let (wall, used) = (begun.0.elapsed(), cpu().saturating_sub(begun.1));
     println!(
         "{name}: {:.0} MB/s, {:.2} s CPU a GB (both ends)",
         got as f64 / 1e6 / wall.as_secs_f64(),
@@ -138,7 +139,10 @@ async fn idle(links: usize) {
     for link in &kept {
         let _ = link.call_raw("link.ping", &empty(), Cause::default()).await;
     }
-    println!("idle: {} bytes a link, WebSocket included, after a call each", (resident() - before) / kept.len() as u64);
+    println!(
+        "idle: {} bytes a link, WebSocket included, after a call each",
+        (resident() - before) / kept.len() as u64
+    );
 }
 
 async fn run() {

@@ -25,7 +25,7 @@ impl Default for Policy {
 }
 
 /// The longest "retry after" that is believed, so that a faulty hub cannot send its hosts away for ever.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(15);
 
 /// The state of one peer's attempts to connect.
 #[derive(Clone, Debug)]

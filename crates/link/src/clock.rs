@@ -54,8 +54,7 @@ impl Clock {
     }
 
     fn simulate(start: Timestamp, seed: u64, follows: Option<tokio::time::Instant>) -> Self {
-        let simulated =
-            Simulated { wall_ms: start.as_millis(), boot: Duration::ZERO, follows, random: seed };
+        let simulated = Simulated { wall_ms: start.as_millis(), boot: Duration::ZERO, follows, random: seed };
         Self { source: Source::Simulated(Arc::new(Mutex::new(simulated))) }
     }
 
@@ -82,7 +81,10 @@ impl Clock {
         match &self.source {
             Source::System => {
                 let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-                Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+                Duration::new(
+                    u64::try_from(time.tv_sec).unwrap_or(0),
+                    u32::try_from(time.tv_nsec).unwrap_or(0),
+                )
             }
             Source::Simulated(simulated) => lock(simulated).boot(),
         }
@@ -185,7 +187,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_can_follow_tokios_clock() {
         let clock = Clock::following_tokio(Timestamp::EPOCH, 1);
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         assert_eq!(clock.wall().as_millis(), 60_000);
     }
 }

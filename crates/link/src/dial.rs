@@ -52,7 +52,9 @@ pub enum DialError {
         source: io::Error,
     },
     /// Somebody is there and does not get on.
-    #[error("{url} did not complete the handshake within {ms} ms; is it overloaded, or something else than a hub?")]
+    #[error(
+        "{url} did not complete the handshake within {ms} ms; is it overloaded, or something else than a hub?"
+    )]
     Timeout {
         /// Where.
         url: HubUrl,
@@ -207,11 +209,7 @@ fn tls_error(url: &HubUrl, error: io::Error) -> DialError {
     }
 }
 
-async fn handshake<S>(
-    url: &HubUrl,
-    options: &DialOptions,
-    stream: S,
-) -> Result<WebSocketStream<S>, DialError>
+async fn handshake<S>(url: &HubUrl, options: &DialOptions, stream: S) -> Result<WebSocketStream<S>, DialError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

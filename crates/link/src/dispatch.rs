@@ -81,10 +81,8 @@ impl Dispatcher {
     fn request(&mut self, id: &Id, method: Cow<'_, str>, params: Option<&RawValue>, cause: Cause) {
         let shared = self.link.shared().clone();
         if method == LinkPing::SPEC.name {
-            let text = rpc::raw(&Done {}).map_or_else(
-                |error| rpc::failure(Some(id), &error),
-                |done| rpc::response(id, &done),
-            );
+            let text = rpc::raw(&Done {})
+                .map_or_else(|error| rpc::failure(Some(id), &error), |done| rpc::response(id, &done));
             shared.with(|state| state.push(Control::Text(text)));
             return;
         }
@@ -172,9 +170,10 @@ impl Dispatcher {
         match method {
             notifications::ITEM => {
                 let item: Item<'_> = stream_params(method, params)?;
-                let cursor: Cursor = item.cursor.parse().map_err(|error| CloseReason::Protocol {
-                    detail: format!("stream.item: {error}"),
-                })?;
+                let cursor: Cursor = item
+                    .cursor
+                    .parse()
+                    .map_err(|error| CloseReason::Protocol { detail: format!("stream.item: {error}") })?;
                 let value = item.value.to_owned();
                 on_stream(shared, item.stream, |receiving| {
                     receiving.item(cursor, value, len, &shared.limits).map(|()| false)
@@ -235,9 +234,7 @@ impl Dispatcher {
         let frame =
             Frame::decode(bytes).map_err(|error| CloseReason::Protocol { detail: error.to_string() })?;
         let shared = self.link.shared();
-        on_stream(shared, frame.stream, |receiving| {
-            receiving.bytes(frame, &shared.limits).map(|()| false)
-        });
+        on_stream(shared, frame.stream, |receiving| receiving.bytes(frame, &shared.limits).map(|()| false));
         Ok(())
     }
 }
@@ -252,17 +249,16 @@ struct Item<'a> {
 }
 
 /// A stream notification that cannot be read would leave a silent hole, so it ends the link.
-fn stream_params<'a, T: Deserialize<'a>>(method: &str, params: Option<&'a RawValue>) -> Result<T, CloseReason> {
+fn stream_params<'a, T: Deserialize<'a>>(
+    method: &str,
+    params: Option<&'a RawValue>,
+) -> Result<T, CloseReason> {
     rpc::params(params)
         .map_err(|error| CloseReason::Protocol { detail: format!("{method}: {}", error.message) })
 }
 
 /// Hands something to the reader of a stream; false where there is none (any more), which is no fault.
-fn on_stream(
-    shared: &Shared,
-    stream: u32,
-    take: impl FnOnce(&mut Receiving) -> Result<bool, Error>,
-) -> bool {
+fn on_stream(shared: &Shared, stream: u32, take: impl FnOnce(&mut Receiving) -> Result<bool, Error>) -> bool {
     let (known, waker) = shared.with(|state| {
         let Some(receiving) = state.receiving.get_mut(&stream) else { return (false, None) };
         let taken = take(receiving);
@@ -323,20 +319,21 @@ fn answer(
             None
         }
         Ok(Answer::Reply(reply)) => {
-            let text = reply_text(shared, id, &reply)
-                .unwrap_or_else(|error| rpc::failure(Some(id), &error));
+            let text = reply_text(shared, id, &reply).unwrap_or_else(|error| rpc::failure(Some(id), &error));
             respond(shared, text);
             None
         }
         Ok(Answer::Send { reply, stream, body }) => {
-            let opened = open(shared, id, &reply, stream.id, |state| state.sending.open(stream.id, stream.credit));
+            let opened =
+                open(shared, id, &reply, stream.id, |state| state.sending.open(stream.id, stream.credit));
             opened.then(|| {
                 let writer = StreamWriter::new(shared.clone(), stream.id);
                 Box::pin(async move { body(writer).await }) as BoxFuture<'static, ()>
             })
         }
         Ok(Answer::Receive { reply, stream, from, body }) => {
-            let credit = serde_json::from_str::<StreamOpened>(reply.get()).ok().and_then(|opened| opened.credit);
+            let credit =
+                serde_json::from_str::<StreamOpened>(reply.get()).ok().and_then(|opened| opened.credit);
             let opened = open(shared, id, &reply, stream.id, |state| {
                 let receiving = Receiving::new(Unit::of(method), from, credit.unwrap_or(from));
                 state.receiving.insert(stream.id, receiving);
@@ -365,13 +362,7 @@ fn reply_text(shared: &Shared, id: &Id, reply: &RawValue) -> Result<String, Erro
 }
 
 /// Queues the reply to an opening and registers the stream behind it, or answers why it cannot be.
-fn open(
-    shared: &Shared,
-    id: &Id,
-    reply: &RawValue,
-    stream: u32,
-    register: impl FnOnce(&mut State),
-) -> bool {
+fn open(shared: &Shared, id: &Id, reply: &RawValue, stream: u32, register: impl FnOnce(&mut State)) -> bool {
     let text = reply_text(shared, id, reply);
     shared.with(|state| {
         let checked = text.and_then(|text| {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
+use datacentered_proto::Operation;
+use datacentered_proto::limits::BULK_CHUNK;
 use datacentered_proto::operations::LinkPing;
 use datacentered_proto::ops::NoParams;
 use datacentered_proto::rpc::{self, Cause};
-use datacentered_proto::Operation;
 use futures_util::future::BoxFuture;
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,6 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::close::CloseReason;
@@ -63,6 +67,7 @@ impl Driver {
             write_gate: Gate::open(),
             blocked: false,
             unflushed: false,
+            rest: Bytes::new(),
             timer: None,
             close_by: None,
             next_busy_ping: None,
@@ -93,6 +98,8 @@ struct Connection<S> {
     /// The socket takes no more for now.
     blocked: bool,
     unflushed: bool,
+    /// What is still to be sent of a large message.
+    rest: Bytes,
     timer: Option<Pin<Box<Sleep>>>,
     /// When a close in good order has to be done.
     close_by: Option<Instant>,
@@ -117,7 +124,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let tasks = &mut self.dispatcher.tasks;
         let drained = async { while tasks.join_next().await.is_some() {} };
         if timeout(shared.limits.drain_timeout(), drained).await.is_err() {
-            tracing::warn!(link = shared.id, left = tasks.len(), "handlers were stopped after their link had ended");
+            tracing::warn!(
+                link = shared.id,
+                left = tasks.len(),
+                "handlers were stopped after their link had ended"
+            );
             tasks.shutdown().await;
         }
         reason
@@ -197,8 +208,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     return Ok(());
                 }
             }
-            let Some(message) = self.dispatcher.link.shared().next_message() else { break };
-            written += message.len().max(1);
+            let Some(message) = self.next_message() else { break };
+            written += message.len();
             self.unflushed = true;
             Pin::new(&mut self.ws).start_send(message).map_err(CloseReason::from_websocket)?;
         }
@@ -212,6 +223,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
+    /// The next message for the wire. A large one goes in fragments, because the buffers of both ends keep the size of the
+    /// largest frame that ever went through them.
+    fn next_message(&mut self) -> Option<Message> {
+        let (first, mut payload) = if self.rest.is_empty() {
+            match self.dispatcher.link.shared().next_message()? {
+                Message::Text(text) if text.len() > BULK_CHUNK => (true, Bytes::from(text)),
+                message => return Some(message),
+            }
+        } else {
+            (false, std::mem::take(&mut self.rest))
+        };
+        self.rest = payload.split_off(payload.len().min(BULK_CHUNK));
+        let opcode = OpCode::Data(if first { Data::Text } else { Data::Continue });
+        Some(Message::Frame(Frame::message(payload, opcode, self.rest.is_empty())))
+    }
+
     /// Whether so much waits for the other side that nothing more is read from it.
     fn is_paused(&self) -> bool {
         is_paused(&self.dispatcher.link)
@@ -219,13 +246,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn is_drained(&self) -> bool {
         !self.unflushed
+            && self.rest.is_empty()
             && self.dispatcher.link.shared().with(|state| state.closing.is_some() && state.control_is_empty())
     }
 
     fn can_sleep(&self, waker: &Waker) -> bool {
         let readable = self.read_gate.is_open() && !self.is_paused();
         let writable = self.blocked && self.write_gate.is_open();
-        !readable && !writable && self.dispatcher.link.shared().with(|state| state.park(waker, self.blocked))
+        let sending = !self.rest.is_empty() && !self.blocked;
+        !readable
+            && !writable
+            && !sending
+            && self.dispatcher.link.shared().with(|state| state.park(waker, self.blocked))
     }
 
     /// Asks for a sign of life when there was none for a while, and gives up after longer.

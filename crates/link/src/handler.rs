@@ -150,12 +150,12 @@ impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Reply(reply) => f.debug_tuple("Reply").field(reply).finish(),
-            Self::Send { stream, .. } => f.debug_struct("Send").field("stream", stream).finish_non_exhaustive(),
-            Self::Receive { stream, from, .. } => f
-                .debug_struct("Receive")
-                .field("stream", stream)
-                .field("from", from)
-                .finish_non_exhaustive(),
+            Self::Send { stream, .. } => {
+                f.debug_struct("Send").field("stream", stream).finish_non_exhaustive()
+            }
+            Self::Receive { stream, from, .. } => {
+                f.debug_struct("Receive").field("stream", stream).field("from", from).finish_non_exhaustive()
+            }
         }
     }
 }

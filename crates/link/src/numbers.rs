@@ -38,7 +38,8 @@ impl Numbers {
             )));
         }
         let first = if self.peer_parity == 0 { 2 } else { 1 };
-        let used = || Error::invalid(format!("stream {number} was used before on this link; take a higher number"));
+        let used =
+            || Error::invalid(format!("stream {number} was used before on this link; take a higher number"));
         match self.peer_highest {
             Some(highest) if number <= highest => {
                 if !self.peer_skipped.remove(&number) {

@@ -143,8 +143,7 @@ impl Receiving {
         if self.joined(&frame) {
             return Ok(());
         }
-        let event =
-            StreamEvent::Bytes { kind: frame.kind, offset: frame.offset, payload: frame.payload };
+        let event = StreamEvent::Bytes { kind: frame.kind, offset: frame.offset, payload: frame.payload };
         self.push(event, len, limits)
     }
 
@@ -337,6 +336,9 @@ impl Drop for StreamReader {
 
 impl std::fmt::Debug for StreamReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StreamReader").field("link", &self.shared.id).field("stream", &self.stream).finish()
+        f.debug_struct("StreamReader")
+            .field("link", &self.shared.id)
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
     }
 }

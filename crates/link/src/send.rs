@@ -104,7 +104,11 @@ impl StreamWriter {
     ///
     /// Waits for the reader's credit and for room in the stream's lane. An item larger than what is granted goes when at
     /// least half of the reader's window is free.
-    pub async fn send_item<T: Serialize + ?Sized>(&mut self, cursor: &Cursor, value: &T) -> Result<(), SendError> {
+    pub async fn send_item<T: Serialize + ?Sized>(
+        &mut self,
+        cursor: &Cursor,
+        value: &T,
+    ) -> Result<(), SendError> {
         let item = StreamItem { stream: self.stream, cursor: cursor.clone(), value };
         let text = rpc::notification(notifications::ITEM, &item);
         let (size, limit) = (text.len(), self.shared.limits.max_message);
@@ -137,7 +141,12 @@ impl StreamWriter {
     }
 
     /// Ends the stream; `offset` is the final one. What was sent before still goes out, in its order.
-    pub async fn end(mut self, reason: EndReason, offset: u64, error: Option<Error>) -> Result<(), SendError> {
+    pub async fn end(
+        mut self,
+        reason: EndReason,
+        offset: u64,
+        error: Option<Error>,
+    ) -> Result<(), SendError> {
         let end = StreamEnd { stream: self.stream, reason, offset, error };
         let text = rpc::notification(notifications::END, &end);
         let mut text = Some(text);
@@ -216,7 +225,9 @@ impl Drop for StreamWriter {
             stream,
             reason: EndReason::Failed,
             offset: self.next.unwrap_or(0),
-            error: Some(Error::internal("the sender stopped before the end; open the stream again from the last offset")),
+            error: Some(Error::internal(
+                "the sender stopped before the end; open the stream again from the last offset",
+            )),
         };
         self.shared.with(|state| {
             if !self.opened {

@@ -158,9 +158,8 @@ impl Shared {
     pub(crate) async fn room(&self) -> bool {
         loop {
             let told = self.room.notified();
-            let full = self.with(|state| {
-                (state.is_open()).then(|| state.control_bytes >= self.limits.control_bytes)
-            });
+            let full = self
+                .with(|state| state.is_open().then_some(state.control_bytes >= self.limits.control_bytes));
             match full {
                 None => return false,
                 Some(false) => return true,

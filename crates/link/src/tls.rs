@@ -213,8 +213,7 @@ fn is_issued(end_entity: &[u8], others: &[CertificateDer<'_>], ca: Fingerprint) 
         return false;
     }
     let Ok((_, leaf)) = X509Certificate::from_der(end_entity) else { return false };
-    let for_servers =
-        leaf.extended_key_usage().ok().flatten().is_some_and(|usage| usage.value.server_auth);
+    let for_servers = leaf.extended_key_usage().ok().flatten().is_some_and(|usage| usage.value.server_auth);
     for_servers
         && others.iter().any(|other| {
             X509Certificate::from_der(other).is_ok_and(|(_, other)| {
@@ -289,7 +288,10 @@ mod tests {
         CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key")).expect("certificate")
     }
 
-    fn issued(ca: &CertifiedIssuer<'static, KeyPair>, usage: ExtendedKeyUsagePurpose) -> CertificateDer<'static> {
+    fn issued(
+        ca: &CertifiedIssuer<'static, KeyPair>,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> CertificateDer<'static> {
         let mut params = CertificateParams::default();
         params.extended_key_usages = vec![usage];
         // Long over, which does not matter.
@@ -300,7 +302,15 @@ mod tests {
     fn accepts(pin: Pin, end_entity: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> bool {
         let verifier = PinVerifier { pins: vec![pin], provider: provider() };
         let name = ServerName::try_from("any.example").expect("name");
-        verifier.verify_server_cert(end_entity, others, &name, &[], UnixTime::since_unix_epoch(std::time::Duration::ZERO)).is_ok()
+        verifier
+            .verify_server_cert(
+                end_entity,
+                others,
+                &name,
+                &[],
+                UnixTime::since_unix_epoch(std::time::Duration::ZERO),
+            )
+            .is_ok()
     }
 
     #[test]
@@ -318,7 +328,7 @@ mod tests {
         assert!(!accepts(pin, &foreign, &[other.der().clone()]));
         let key = Pin::Key(Fingerprint::of_certificate(&server).expect("fingerprint"));
         assert!(accepts(key, &server, &[]));
-        assert!(!accepts(key, &foreign, &[server.clone()]));
+        assert!(!accepts(key, &foreign, std::slice::from_ref(&server)));
     }
 
     #[test]

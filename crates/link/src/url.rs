@@ -55,7 +55,9 @@ pub enum UrlError {
     #[error("'{0}' has more than host and port; leave out names, paths and queries (tokens go to --token)")]
     Extra(String),
     /// Not a host.
-    #[error("'{0}' is not a host name or address; IPv6 addresses need brackets when a port follows, as in [::1]:7272")]
+    #[error(
+        "'{0}' is not a host name or address; IPv6 addresses need brackets when a port follows, as in [::1]:7272"
+    )]
     Host(String),
     /// Not a port.
     #[error("'{0}' is not a port; ports are 1 to 65535")]

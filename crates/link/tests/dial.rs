@@ -1,8 +1,8 @@
 //! Dialling and being dialled, over real sockets.
 
-mod support;
 #[path = "support/server.rs"]
 mod server;
+mod support;
 
 use datacentered_link::dial::{self, DialError, DialOptions};
 use datacentered_link::tls::{Fingerprint, Identity, Pin, client_config};
@@ -175,8 +175,7 @@ async fn an_existing_connection_is_upgraded() {
     let (a, b) = tokio::io::duplex(4096);
     let url: HubUrl = "ws://localhost".parse().expect("url");
     let options = DialOptions::default();
-    let (client, server) =
-        tokio::join!(dial::over(&url, &options, a), tokio_tungstenite::accept_async(b));
+    let (client, server) = tokio::join!(dial::over(&url, &options, a), tokio_tungstenite::accept_async(b));
     let server = server.expect("upgrades").into_inner();
     let mut drivers = JoinSet::new();
     let (link, driver) = Link::start(client.expect("upgrades"), Side::Dialled, nothing(), Limits::default());

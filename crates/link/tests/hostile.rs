@@ -17,8 +17,11 @@ use support::*;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
+/// What came on a stream, and how it ended.
+type Received = (Vec<u8>, StreamEnd);
+
 /// Receives one stream per call and tells how it ended.
-fn receives() -> (Arc<dyn datacentered_link::Handler>, mpsc::Receiver<(Vec<u8>, StreamEnd)>) {
+fn receives() -> (Arc<dyn datacentered_link::Handler>, mpsc::Receiver<Received>) {
     let (done, results) = mpsc::channel(16);
     let handler = Arc::new(On(move |request: Request| {
         let done = done.clone();
@@ -54,7 +57,10 @@ async fn overrunning_the_credit_ends_the_stream_only() {
     peer.send_bytes(1, 0, vec![0; 32 * 1024 + 1]).await;
     let (_, end) = within(5, results.recv()).await.expect("an end");
     assert_eq!(end.error.as_ref().map(|error| error.code), Some(Code::Invalid), "{end:?}");
-    assert_eq!(peer.json().await, json!({"jsonrpc": "2.0", "method": "stream.close", "params": {"stream": 1}}));
+    assert_eq!(
+        peer.json().await,
+        json!({"jsonrpc": "2.0", "method": "stream.close", "params": {"stream": 1}})
+    );
     // What still comes on it is ignored.
     peer.send_bytes(1, 0, vec![0; 100]).await;
     alive(&mut peer).await;
@@ -72,18 +78,12 @@ async fn holes_without_a_gap_items_among_bytes_and_gaps_backwards_end_the_stream
             1 => peer.send_bytes(stream, u64::MAX, vec![0; 10]).await,
             2 => peer.notify("stream.item", json!({"stream": stream, "cursor": "e-1", "value": 1})).await,
             3 => {
-                peer.notify(
-                    "stream.gap",
-                    json!({"stream": stream, "from": 0, "to": 0, "reason": "lost"}),
-                )
-                .await;
+                peer.notify("stream.gap", json!({"stream": stream, "from": 0, "to": 0, "reason": "lost"}))
+                    .await;
             }
             _ => {
-                peer.notify(
-                    "stream.gap",
-                    json!({"stream": stream, "from": 5, "to": 9, "reason": "lost"}),
-                )
-                .await;
+                peer.notify("stream.gap", json!({"stream": stream, "from": 5, "to": 9, "reason": "lost"}))
+                    .await;
             }
         }
         let (_, end) = within(5, results.recv()).await.expect("an end");
@@ -266,7 +266,8 @@ async fn a_sender_waits_for_credit_and_a_lower_credit_is_ignored() {
 #[tokio::test]
 async fn a_hub_that_answers_nonsense_to_an_opening_is_told_apart() {
     let (mut peer, link, _drivers) = raw_peer(&small(), nothing()).await;
-    let calling = link.call::<datacentered_proto::operations::HubStatus>(&datacentered_proto::ops::NoParams {});
+    let calling =
+        link.call::<datacentered_proto::operations::HubStatus>(&datacentered_proto::ops::NoParams {});
     let answering = async {
         let id = peer.json().await["id"].clone();
         peer.send(&json!({"jsonrpc": "2.0", "id": id, "result": "nonsense"})).await;

@@ -80,11 +80,9 @@ async fn client(clock: Clock, end: u64, adds: u64) -> Result<u64, Box<dyn std::e
     let (mut at, mut next_add, mut links) = (0, 0, 0);
     let url = "ws://localhost".parse()?;
     while at < end || next_add < adds {
-        let Ok(Ok(stream)) = tokio::time::timeout(
-            Duration::from_secs(10),
-            turmoil::net::TcpStream::connect(("hub", PORT)),
-        )
-        .await
+        let Ok(Ok(stream)) =
+            tokio::time::timeout(Duration::from_secs(10), turmoil::net::TcpStream::connect(("hub", PORT)))
+                .await
         else {
             tokio::time::sleep(backoff.next(clock.boot(), clock.random())).await;
             continue;
@@ -148,7 +146,7 @@ async fn client(clock: Clock, end: u64, adds: u64) -> Result<u64, Box<dyn std::e
 
 fn simulate(seed: u64, faults: impl Fn(&mut turmoil::Sim<'_>, u64)) -> u64 {
     let mut sim = turmoil::Builder::new()
-        .simulation_duration(Duration::from_secs(900))
+        .simulation_duration(Duration::from_mins(15))
         .tick_duration(Duration::from_millis(5))
         .rng_seed(seed)
         .build();

@@ -31,7 +31,9 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     Arc::new(On(move |request: Request| match request.params::<Streaming>() {
-        Ok(Streaming { stream }) => Called::Now(Answer::send(stream, Some(Cursor::new("e", 0)), body.clone())),
+        Ok(Streaming { stream }) => {
+            Called::Now(Answer::send(stream, Some(Cursor::new("e", 0)), body.clone()))
+        }
         Err(_) => Called::reply(&"pong"),
     }))
 }
@@ -384,7 +386,8 @@ async fn interleaved(streams: Vec<(Vec<Step>, usize)>, window: u64) {
         let a = a.clone();
         async move {
             let opening = |stream| raw(&json!([which, stream]));
-            let (_, mut reader) = a.open_raw("test.bytes", 0, Cause::default(), opening).await.expect("opens");
+            let (_, mut reader) =
+                a.open_raw("test.bytes", 0, Cause::default(), opening).await.expect("opens");
             let mut at = 0u64;
             loop {
                 for _ in 0..lag {

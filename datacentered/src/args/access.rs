@@ -56,7 +56,9 @@ Examples:
         name: String,
     },
     /// Sets a new password; every session of the account ends
-    #[command(after_help = "Examples:\n  datacentered user password ann\n  datacentered user password ann --password - < pw")]
+    #[command(
+        after_help = "Examples:\n  datacentered user password ann\n  datacentered user password ann --password - < pw"
+    )]
     Password {
         /// The account's name
         name: String,

@@ -25,7 +25,9 @@ Examples:
         host: String,
     },
     /// Sets labels, and takes labels away
-    #[command(after_help = "Examples:\n  datacentered host label web1 role=web region=eu\n  datacentered host label web1 region-")]
+    #[command(
+        after_help = "Examples:\n  datacentered host label web1 role=web region=eu\n  datacentered host label web1 region-"
+    )]
     Label {
         /// Name or id
         host: String,

@@ -56,14 +56,28 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) context: Option<String>,
     /// How to print
-    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table", hide_possible_values = true,
-          help = "How to print: table or json")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "table",
+        hide_possible_values = true,
+        help = "How to print: table or json"
+    )]
     pub(crate) output: Format,
     /// How long a connection that was up is tried again before giving up
     #[arg(long, global = true, value_name = "D", default_value = "10m", value_parser = duration::parse)]
     pub(crate) reconnect_timeout: Duration,
     /// The configuration file
-    #[arg(long, global = true, value_name = "FILE", env = "DATACENTERED_CONFIG", hide_env_values = true, hide = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "DATACENTERED_CONFIG",
+        hide_env_values = true,
+        hide = true
+    )]
     pub(crate) config: Option<PathBuf>,
 }
 

@@ -101,7 +101,9 @@ pub(crate) struct Create {
 #[derive(Debug, Subcommand)]
 pub(crate) enum RunCommand {
     /// Lists runs, newest first
-    #[command(after_help = "Examples:\n  datacentered run list\n  datacentered run list --active --host web1")]
+    #[command(
+        after_help = "Examples:\n  datacentered run list\n  datacentered run list --active --host web1"
+    )]
     List {
         /// Most runs
         #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
@@ -114,7 +116,9 @@ pub(crate) enum RunCommand {
         active: bool,
     },
     /// Shows a run and what happened on each host, with the evidence
-    #[command(after_help = "Examples:\n  datacentered run show 0192d3b0-5f7e\n  datacentered run show 0192d3b0-5f7e -o json")]
+    #[command(
+        after_help = "Examples:\n  datacentered run show 0192d3b0-5f7e\n  datacentered run show 0192d3b0-5f7e -o json"
+    )]
     Show {
         /// Its id, or the beginning of it
         id: String,
@@ -137,7 +141,9 @@ Ctrl-C leaves; the run goes on.")]
         from: u64,
     },
     /// Ends a run's targets
-    #[command(after_help = "Examples:\n  datacentered run cancel 0192d3b0-5f7e\n  datacentered run cancel 0192d3b0-5f7e --host web1")]
+    #[command(
+        after_help = "Examples:\n  datacentered run cancel 0192d3b0-5f7e\n  datacentered run cancel 0192d3b0-5f7e --host web1"
+    )]
     Cancel {
         /// Its id, or the beginning of it
         id: String,

@@ -108,7 +108,9 @@ pub(crate) enum Agent {
     /// Makes this machine a host of a hub, and runs the agent
     Join(Box<AgentJoin>),
     /// Runs the agent of a machine that has joined
-    #[command(after_help = "Examples:\n  datacentered agent start\n  datacentered agent start --data-dir /srv/agent")]
+    #[command(
+        after_help = "Examples:\n  datacentered agent start\n  datacentered agent start --data-dir /srv/agent"
+    )]
     Start {
         #[command(flatten)]
         data_dir: AgentDataDir,

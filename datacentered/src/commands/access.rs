@@ -2,7 +2,8 @@
 
 use datacentered_client::Client;
 use datacentered_proto::operations::{
-    RoleList, TokenCreate as CreateToken, TokenList, TokenRevoke, UserCreate, UserList, UserPassword, UserRevoke,
+    RoleList, TokenCreate as CreateToken, TokenList, TokenRevoke, UserCreate, UserList, UserPassword,
+    UserRevoke,
 };
 use datacentered_proto::ops::{NoParams, access as wire};
 use datacentered_proto::{Timestamp, TokenId};
@@ -18,7 +19,7 @@ use crate::text::{ago, duration};
 use crate::ui::{Ui, table};
 
 /// `user ...`.
-pub(crate) async fn user(ui: &Ui, global: &Global, command: User) -> Result<()> {
+pub(crate) async fn user(ui: Ui, global: &Global, command: User) -> Result<()> {
     // Asked before connecting: a person may take long to think of a password.
     let password = match &command {
         User::Create { password, .. } | User::Password { password, .. } => {
@@ -31,7 +32,7 @@ pub(crate) async fn user(ui: &Ui, global: &Global, command: User) -> Result<()> 
     connect::finish(client, result).await
 }
 
-async fn act_on_user(ui: &Ui, client: &Client, command: User, password: String) -> Result<()> {
+async fn act_on_user(ui: Ui, client: &Client, command: User, password: String) -> Result<()> {
     let key = client.clock().key();
     match command {
         User::Create { name, role, .. } => {
@@ -46,7 +47,12 @@ async fn act_on_user(ui: &Ui, client: &Client, command: User, password: String) 
             }
             let now = connect::now();
             let rows = users.iter().map(|user| {
-                [clean(&user.name), user.role.to_string(), ago::human(user.created, now), short_id::shorten(user.id)]
+                [
+                    clean(&user.name),
+                    user.role.to_string(),
+                    ago::human(user.created, now),
+                    short_id::shorten(user.id),
+                ]
             });
             ui.line(&table::table(["NAME", "ROLE", "CREATED", "ID"], rows))
         }
@@ -63,7 +69,7 @@ async fn act_on_user(ui: &Ui, client: &Client, command: User, password: String) 
 }
 
 /// `role ...`.
-pub(crate) async fn role(ui: &Ui, global: &Global, command: Role) -> Result<()> {
+pub(crate) async fn role(ui: Ui, global: &Global, command: Role) -> Result<()> {
     let Role::List = command;
     let client = connect::connect(global).await?;
     let roles = client.call::<RoleList>(&NoParams {}).await.map_err(Failure::from);
@@ -76,13 +82,13 @@ pub(crate) async fn role(ui: &Ui, global: &Global, command: Role) -> Result<()> 
 }
 
 /// `token ...`.
-pub(crate) async fn token(ui: &Ui, global: &Global, command: Token) -> Result<()> {
+pub(crate) async fn token(ui: Ui, global: &Global, command: Token) -> Result<()> {
     let client = connect::connect(global).await?;
     let result = act_on_token(ui, &client, command).await;
     connect::finish(client, result).await
 }
 
-async fn act_on_token(ui: &Ui, client: &Client, command: Token) -> Result<()> {
+async fn act_on_token(ui: Ui, client: &Client, command: Token) -> Result<()> {
     match command {
         Token::Create(create) => {
             let reply = client.call::<CreateToken>(&create_params(client, create)).await?;
@@ -98,8 +104,9 @@ async fn act_on_token(ui: &Ui, client: &Client, command: Token) -> Result<()> {
         }
         Token::Revoke { id } => {
             let id = resolve(client, &id).await?;
-            let done =
-                client.call::<TokenRevoke>(&wire::TokenRevokeParams { key: client.clock().key(), id }).await?;
+            let done = client
+                .call::<TokenRevoke>(&wire::TokenRevokeParams { key: client.clock().key(), id })
+                .await?;
             ui.reply(&done, || format!("{id} is revoked"))
         }
     }
@@ -121,7 +128,10 @@ async fn resolve(client: &Client, text: &str) -> Result<TokenId> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
-    let unknown = || Failure::usage(format!("no token begins with '{}'", clean(text))).hint("'datacentered token list' shows the ids");
+    let unknown = || {
+        Failure::usage(format!("no token begins with '{}'", clean(text)))
+            .hint("'datacentered token list' shows the ids")
+    };
     if text.len() < short_id::SHORTEST {
         return Err(unknown());
     }

@@ -20,14 +20,14 @@ use crate::ui::{Ui, table};
 const POLL: Duration = Duration::from_secs(1);
 
 /// `audit ...`.
-pub(crate) async fn run(ui: &Ui, global: &Global, command: Audit) -> Result<()> {
+pub(crate) async fn run(ui: Ui, global: &Global, command: Audit) -> Result<()> {
     let Audit::List { limit, follow } = command;
     let client = connect::connect(global).await?;
     let result = list(ui, &client, limit, follow).await;
     connect::finish(client, result).await
 }
 
-async fn list(ui: &Ui, client: &Client, limit: u32, follow: bool) -> Result<()> {
+async fn list(ui: Ui, client: &Client, limit: u32, follow: bool) -> Result<()> {
     let params = wire::ListParams { limit: Some(limit.min(MAX_PAGE)), cursor: None };
     let mut page = client.call::<AuditList>(&params).await?;
     if !follow {

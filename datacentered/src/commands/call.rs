@@ -21,14 +21,14 @@ use crate::ui::writer::{Stream, Writer};
 use crate::ui::{self, Ui, table};
 
 /// `call OPERATION [JSON]`.
-pub(crate) async fn run(ui: &Ui, global: &Global, call: Call) -> Result<()> {
+pub(crate) async fn run(ui: Ui, global: &Global, call: Call) -> Result<()> {
     let params = read_params(&call.params)?;
     let client = connect::connect(global).await?;
     let result = make(ui, &client, &call.operation, params).await;
     connect::finish(client, result).await
 }
 
-async fn make(ui: &Ui, client: &Client, operation: &str, mut params: Map<String, Value>) -> Result<()> {
+async fn make(ui: Ui, client: &Client, operation: &str, mut params: Map<String, Value>) -> Result<()> {
     let spec = operations::find(operation);
     if let Some(spec) = spec {
         complete(spec, &mut params, &client.clock().key().to_string());
@@ -94,11 +94,9 @@ async fn items(client: &Client, operation: &str, params: Map<String, Value>) -> 
 fn read_params(given: &str) -> Result<Map<String, Value>> {
     let text = if given == "-" {
         let mut text = String::new();
-        std::io::stdin()
-            .lock()
-            .take(limits::MAX_MESSAGE as u64)
-            .read_to_string(&mut text)
-            .map_err(|error| Failure::usage(format!("cannot read the parameters from standard input: {error}")))?;
+        std::io::stdin().lock().take(limits::MAX_MESSAGE as u64).read_to_string(&mut text).map_err(
+            |error| Failure::usage(format!("cannot read the parameters from standard input: {error}")),
+        )?;
         text
     } else {
         given.to_owned()
@@ -110,7 +108,7 @@ fn read_params(given: &str) -> Result<Map<String, Value>> {
 }
 
 /// `operation ...`.
-pub(crate) async fn operation(ui: &Ui, global: &Global, command: Operation) -> Result<()> {
+pub(crate) async fn operation(ui: Ui, global: &Global, command: Operation) -> Result<()> {
     let Operation::List = command;
     let client = connect::connect(global).await?;
     let reply = client.call::<OperationList>(&NoParams {}).await.map_err(Failure::from);
@@ -141,7 +139,10 @@ mod tests {
             Value::Object(params)
         };
         assert_eq!(completed("host.remove", json!({"host": "a"})), json!({"host": "a", "key": "new"}));
-        assert_eq!(completed("host.remove", json!({"host": "a", "key": "old"})), json!({"host": "a", "key": "old"}));
+        assert_eq!(
+            completed("host.remove", json!({"host": "a", "key": "old"})),
+            json!({"host": "a", "key": "old"})
+        );
         assert_eq!(completed("host.show", json!({"host": "a"})), json!({"host": "a"}));
     }
 

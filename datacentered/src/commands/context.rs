@@ -19,7 +19,7 @@ struct Listed<'a> {
 }
 
 /// `context ...`.
-pub(crate) fn run(ui: &Ui, global: &Global, command: Context) -> Result<()> {
+pub(crate) fn run(ui: Ui, global: &Global, command: Context) -> Result<()> {
     let path = contexts::path(global.config.as_deref())?;
     let mut contexts = Contexts::load(&path)?;
     match command {
@@ -43,7 +43,7 @@ fn unknown(name: &str) -> Failure {
     Failure::usage(format!("there is no context '{name}'")).hint("'datacentered context list' shows them")
 }
 
-fn list(ui: &Ui, contexts: &Contexts) -> Result<()> {
+fn list(ui: Ui, contexts: &Contexts) -> Result<()> {
     let listed: Vec<Listed<'_>> = contexts
         .contexts
         .iter()

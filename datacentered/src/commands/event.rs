@@ -14,14 +14,14 @@ use crate::text::clean::clean;
 use crate::ui::{self, Ui};
 
 /// `event ...`.
-pub(crate) async fn run(ui: &Ui, global: &Global, command: Event) -> Result<()> {
+pub(crate) async fn run(ui: Ui, global: &Global, command: Event) -> Result<()> {
     let Event::Watch { from, kinds } = command;
     let client = connect::connect(global).await?;
     let result = follow(ui, &client, from, kinds).await;
     connect::finish(client, result).await
 }
 
-async fn follow(ui: &Ui, client: &Client, from: Option<From>, kinds: Vec<String>) -> Result<()> {
+async fn follow(ui: Ui, client: &Client, from: Option<From>, kinds: Vec<String>) -> Result<()> {
     let mut stream = client.items::<EventWatch>(move |cursor, stream| {
         let cursor = cursor.or_else(|| match &from {
             Some(From::Cursor(cursor)) => Some(cursor.clone()),
@@ -59,6 +59,9 @@ mod tests {
             about: "web1".into(),
             detail: json!({"peer": "192.0.2.7"}),
         };
-        assert_eq!(line(&event), "2023-11-14T22:13:20.000Z  host.online          web1  {\"peer\":\"192.0.2.7\"}");
+        assert_eq!(
+            line(&event),
+            "2023-11-14T22:13:20.000Z  host.online          web1  {\"peer\":\"192.0.2.7\"}"
+        );
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use datacentered_client::{Client, ItemEvent};
-use datacentered_proto::operations::{HostLabel, HostList, HostRemove, HostRename, HostRevoke, HostShow, HostWatch};
+use datacentered_proto::operations::{
+    HostLabel, HostList, HostRemove, HostRename, HostRevoke, HostShow, HostWatch,
+};
 use datacentered_proto::ops::host as wire;
 use datacentered_proto::{Timestamp, limits};
 
@@ -18,13 +20,13 @@ use crate::text::{ago, size};
 use crate::ui::{self, Ui, table};
 
 /// `host ...`.
-pub(crate) async fn run(ui: &Ui, global: &Global, command: Host) -> Result<()> {
+pub(crate) async fn run(ui: Ui, global: &Global, command: Host) -> Result<()> {
     let client = connect::connect(global).await?;
     let result = act(ui, &client, command).await;
     connect::finish(client, result).await
 }
 
-async fn act(ui: &Ui, client: &Client, command: Host) -> Result<()> {
+async fn act(ui: Ui, client: &Client, command: Host) -> Result<()> {
     let key = client.clock().key();
     match command {
         Host::List { selectors } => list(ui, client, selectors).await,
@@ -46,7 +48,8 @@ async fn act(ui: &Ui, client: &Client, command: Host) -> Result<()> {
             ui.reply(&host, || format!("{}: {}", clean(&host.name), labels(&host)))
         }
         Host::Rename { host, name } => {
-            let renamed = client.call::<HostRename>(&wire::RenameParams { key, host: host.clone(), name }).await?;
+            let renamed =
+                client.call::<HostRename>(&wire::RenameParams { key, host: host.clone(), name }).await?;
             ui.reply(&renamed, || format!("{} is {} now", clean(&host), clean(&renamed.name)))
         }
         Host::Revoke { host } => {
@@ -76,7 +79,7 @@ async fn act(ui: &Ui, client: &Client, command: Host) -> Result<()> {
     }
 }
 
-async fn list(ui: &Ui, client: &Client, on: Vec<String>) -> Result<()> {
+async fn list(ui: Ui, client: &Client, on: Vec<String>) -> Result<()> {
     let selected = !on.is_empty();
     let mut hosts = Vec::new();
     let mut next = None;
@@ -142,9 +145,15 @@ fn details(host: &wire::Host, now: Timestamp) -> String {
     let amount = |bytes: u64| if bytes == 0 { String::new() } else { size::human(bytes) };
     let joined = |parts: Vec<String>| parts.join(", ");
     let disks = facts.disks.iter().map(|disk| {
-        clean(&format!("{} {} free of {}", disk.mount, size::human(disk.free_bytes), size::human(disk.total_bytes)))
+        clean(&format!(
+            "{} {} free of {}",
+            disk.mount,
+            size::human(disk.free_bytes),
+            size::human(disk.total_bytes)
+        ))
     });
-    let addresses = facts.addresses.iter().map(|address| clean(&format!("{} ({})", address.address, address.interface)));
+    let addresses =
+        facts.addresses.iter().map(|address| clean(&format!("{} ({})", address.address, address.interface)));
     table::fields([
         ("name", clean(&host.name)),
         ("id", host.id.to_string()),
@@ -157,7 +166,14 @@ fn details(host: &wire::Host, now: Timestamp) -> String {
         ("system", clean(system(facts))),
         ("kernel", clean(&format!("{} {}", facts.kernel, facts.arch))),
         ("virtualised", clean(&facts.virtualisation)),
-        ("processors", if facts.cpus == 0 { String::new() } else { clean(&format!("{} ({})", facts.cpus, facts.cpu_model)) }),
+        (
+            "processors",
+            if facts.cpus == 0 {
+                String::new()
+            } else {
+                clean(&format!("{} ({})", facts.cpus, facts.cpu_model))
+            },
+        ),
         ("memory", amount(facts.memory_bytes)),
         ("swap", amount(facts.swap_bytes)),
         ("disks", joined(disks.collect())),
@@ -182,8 +198,13 @@ fn link(link: &wire::LinkQuality) -> String {
 fn change(item: &wire::WatchItem, now: Timestamp) -> Option<String> {
     match item {
         wire::WatchItem::Host { host } => {
-            let since = host.since.map(|since| format!(" since {}", ago::human(since, now))).unwrap_or_default();
-            Some(format!("{}  {}{since}  {}", clean(&host.name), state(host), labels(host)).trim_end().to_owned())
+            let since =
+                host.since.map(|since| format!(" since {}", ago::human(since, now))).unwrap_or_default();
+            Some(
+                format!("{}  {}{since}  {}", clean(&host.name), state(host), labels(host))
+                    .trim_end()
+                    .to_owned(),
+            )
         }
         wire::WatchItem::Removed { name, .. } => Some(format!("{}  removed", clean(name))),
         wire::WatchItem::CaughtUp => None,

@@ -7,10 +7,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use datacentered_client::Client;
+use datacentered_proto::Timestamp;
 use datacentered_proto::operations::{HubBackup, HubStatus};
 use datacentered_proto::ops::NoParams;
 use datacentered_proto::ops::hub::{BackupParams, StatusReply};
-use datacentered_proto::Timestamp;
 
 use crate::args::Global;
 use crate::connect;
@@ -20,7 +20,7 @@ use crate::text::{ago, size};
 use crate::ui::{Ui, table};
 
 /// `hub status`.
-pub(crate) async fn status(ui: &Ui, global: &Global) -> Result<()> {
+pub(crate) async fn status(ui: Ui, global: &Global) -> Result<()> {
     let client = connect::connect(global).await?;
     let status = client.call::<HubStatus>(&NoParams {}).await.map_err(Failure::from);
     let status = connect::finish(client, status).await?;
@@ -41,12 +41,16 @@ fn text(status: &StatusReply, now: Timestamp) -> String {
         ("epoch", clean(&status.epoch)),
         ("web key", clean(&status.web_fingerprint)),
         ("CA key", clean(&status.ca_fingerprint)),
-        ("accounts", if status.set_up { "yes" } else { "none yet: open the setup link that the hub printed" }.to_owned()),
+        (
+            "accounts",
+            if status.set_up { "yes" } else { "none yet: open the setup link that the hub printed" }
+                .to_owned(),
+        ),
     ])
 }
 
 /// `hub backup FILE`.
-pub(crate) async fn backup(ui: &Ui, global: &Global, file: PathBuf) -> Result<()> {
+pub(crate) async fn backup(ui: Ui, global: &Global, file: PathBuf) -> Result<()> {
     let client = connect::connect(global).await?;
     let saved = if file.as_os_str() == "-" {
         copy(&client, &mut io::stdout().lock()).await
@@ -64,7 +68,8 @@ pub(crate) async fn backup(ui: &Ui, global: &Global, file: PathBuf) -> Result<()
 /// Writes beside the file first: what has its name is whole.
 async fn to_file(client: &Client, file: &Path) -> Result<u64> {
     let unwritable = |error: io::Error| Failure::failed(format!("cannot write {}: {error}", file.display()));
-    let mut name = file.file_name().map(OsString::from).ok_or_else(|| unwritable(io::ErrorKind::InvalidInput.into()))?;
+    let mut name =
+        file.file_name().map(OsString::from).ok_or_else(|| unwritable(io::ErrorKind::InvalidInput.into()))?;
     name.push(".part");
     let part = file.with_file_name(name);
     let mut out = fs::OpenOptions::new()

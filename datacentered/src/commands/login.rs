@@ -27,14 +27,12 @@ struct LoggedIn<'a> {
 }
 
 /// `login URL|LINK`.
-pub(crate) async fn login(ui: &Ui, global: &Global, login: Login) -> Result<()> {
+pub(crate) async fn login(ui: Ui, global: &Global, login: Login) -> Result<()> {
     let (urls, secret) = target(&login.url)?;
     let path = contexts::path(global.config.as_deref())?;
     let mut contexts = Contexts::load(&path)?;
     let fingerprint = trusted_key(ui, global, &urls).await?;
-    let mut config = ClientConfig::new(urls.clone());
-    config.program = concat!("datacentered ", env!("CARGO_PKG_VERSION")).to_owned();
-    config.trust = fingerprint.map_or(Trust::Nothing, Trust::Pin);
+    let config = connect::with_trust(urls.clone(), fingerprint.map_or(Trust::Nothing, Trust::Pin));
     let (token, account) = match (&global.token, secret) {
         (Some(_), Some(_)) => {
             return Err(Failure::usage("a setup link makes an account; it does not go with --token"));
@@ -63,16 +61,18 @@ pub(crate) async fn login(ui: &Ui, global: &Global, login: Login) -> Result<()> 
 fn target(text: &str) -> Result<(Vec<HubUrl>, Option<String>)> {
     let Some((link, secret)) = text.split_once('#') else { return Ok((connect::parse_urls(text)?, None)) };
     let hub = link.strip_suffix('/').unwrap_or(link).strip_suffix(SETUP_PATH).ok_or_else(|| {
-        Failure::usage("this is neither a hub's URL nor a setup link").hint("a setup link ends with /setup#SECRET")
+        Failure::usage("this is neither a hub's URL nor a setup link")
+            .hint("a setup link ends with /setup#SECRET")
     })?;
     if secret.is_empty() {
-        return Err(Failure::usage("the setup link has no secret").hint("quote it, so that the shell leaves its # alone"));
+        return Err(Failure::usage("the setup link has no secret")
+            .hint("quote it, so that the shell leaves its # alone"));
     }
     Ok((connect::parse_urls(hub)?, Some(secret.to_owned())))
 }
 
 /// The key to trust: as given, or as shown and confirmed. None without TLS.
-async fn trusted_key(ui: &Ui, global: &Global, urls: &[HubUrl]) -> Result<Option<Fingerprint>> {
+async fn trusted_key(ui: Ui, global: &Global, urls: &[HubUrl]) -> Result<Option<Fingerprint>> {
     if let Some(given) = &global.fingerprint {
         return connect::fingerprint(given).map(Some);
     }
@@ -97,7 +97,12 @@ async fn with_token(mut config: ClientConfig, token: String) -> Result<(String, 
     let account = match connect::finish(client, whoami).await?.subject {
         Subject::User { name, .. } => Some(name),
         Subject::Local { .. } => None,
-        other => return Err(Failure::usage(format!("this token is not one to log in with: the hub takes it for {}", describe(&other)))),
+        other => {
+            return Err(Failure::usage(format!(
+                "this token is not one to log in with: the hub takes it for {}",
+                describe(&other)
+            )));
+        }
     };
     Ok((token, account))
 }
@@ -131,11 +136,12 @@ fn default_name(urls: &[HubUrl]) -> String {
 }
 
 /// `logout`: the token ends on the hub first, then it is forgotten here.
-pub(crate) async fn logout(ui: &Ui, global: &Global) -> Result<()> {
+pub(crate) async fn logout(ui: Ui, global: &Global) -> Result<()> {
     let path = contexts::path(global.config.as_deref())?;
     let mut contexts = Contexts::load(&path)?;
     let Some((name, context)) = contexts.pick(global.context.as_deref())? else {
-        return Err(Failure::usage("you are not logged in").hint("'datacentered context list' shows the logins there are"));
+        return Err(Failure::usage("you are not logged in")
+            .hint("'datacentered context list' shows the logins there are"));
     };
     let name = name.to_owned();
     if context.token.is_none() {

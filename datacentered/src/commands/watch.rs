@@ -11,7 +11,7 @@ use crate::ui::writer::{Stream, Writer};
 
 /// Prints what `line` makes of each item. What was missed is said on standard error.
 pub(super) async fn print<T: DeserializeOwned>(
-    ui: &Ui,
+    ui: Ui,
     stream: &mut ItemStream<T>,
     mut line: impl FnMut(ItemEvent<T>) -> Result<Option<String>>,
 ) -> Result<()> {

@@ -35,9 +35,7 @@ pub(crate) fn explain(outcome: &Outcome, now: Timestamp) -> String {
         Outcome::Cancelled { by } => format!("cancelled by {}", clean(by)),
         Outcome::FailedToStart { why } => format!("failed to start: {}", start_failure(*why)),
         Outcome::Refused { why } => format!("refused by the host: {}", clean(why)),
-        Outcome::Expired => {
-            "expired before its host came online (raise --expires to wait longer)".to_owned()
-        }
+        Outcome::Expired => "expired before its host came online (raise --expires to wait longer)".to_owned(),
         Outcome::Offline { since: Some(since) } => {
             format!("offline since {} (--offline queue waits for it)", ago::human(*since, now))
         }
@@ -109,9 +107,6 @@ mod tests {
     #[test]
     fn reasons_from_hosts_are_cleaned() {
         let outcome = Outcome::Refused { why: "exec = \"deny\"\x1b[2J".into() };
-        assert_eq!(
-            explain(&outcome, Timestamp::EPOCH),
-            "refused by the host: exec = \"deny\"\u{fffd}[2J"
-        );
+        assert_eq!(explain(&outcome, Timestamp::EPOCH), "refused by the host: exec = \"deny\"\u{fffd}[2J");
     }
 }

@@ -29,12 +29,13 @@ impl Ui {
     }
 
     /// Whether programs read the output.
-    pub(crate) fn json(&self) -> bool {
+    pub(crate) fn json(self) -> bool {
         self.format == Format::Json
     }
 
     /// One line of data.
-    pub(crate) fn line(&self, line: &str) -> Result<()> {
+    #[expect(clippy::unused_self, reason = "only who was handed the user interface prints")]
+    pub(crate) fn line(self, line: &str) -> Result<()> {
         let mut out = io::stdout().lock();
         out.write_all(line.as_bytes())?;
         out.write_all(b"\n")?;
@@ -42,28 +43,33 @@ impl Ui {
     }
 
     /// One JSON document: indented for a terminal, else on one line.
-    pub(crate) fn document<T: Serialize>(&self, value: &T) -> Result<()> {
-        let text = if self.out_terminal { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+    pub(crate) fn document<T: Serialize>(self, value: &T) -> Result<()> {
+        let text = if self.out_terminal {
+            serde_json::to_string_pretty(value)
+        } else {
+            serde_json::to_string(value)
+        };
         self.line(&text.map_err(|error| Failure::failed(format!("cannot encode the result: {error}")))?)
     }
 
     /// One JSON object of many, on one line.
-    pub(crate) fn object<T: Serialize>(&self, value: &T) -> Result<()> {
+    pub(crate) fn object<T: Serialize>(self, value: &T) -> Result<()> {
         self.line(&encode_line(value)?)
     }
 
     /// A reply: as a document for programs, as `text` for people.
-    pub(crate) fn reply<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<()> {
+    pub(crate) fn reply<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> Result<()> {
         if self.json() { self.document(value) } else { self.line(&text()) }
     }
 
     /// A message of ours. Standard error may be closed: there is nobody else to tell.
-    pub(crate) fn message(&self, text: &str) {
+    #[expect(clippy::unused_self, reason = "only who was handed the user interface prints")]
+    pub(crate) fn message(self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
     /// Why the command did not go well.
-    pub(crate) fn failure(&self, failure: &Failure) {
+    pub(crate) fn failure(self, failure: &Failure) {
         if failure.message.is_empty() {
             return;
         }
@@ -76,5 +82,6 @@ impl Ui {
 
 /// A value as one line of JSON.
 pub(crate) fn encode_line<T: Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| Failure::failed(format!("cannot encode the result: {error}")))
+    serde_json::to_string(value)
+        .map_err(|error| Failure::failed(format!("cannot encode the result: {error}")))
 }

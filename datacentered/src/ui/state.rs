@@ -12,7 +12,7 @@ pub(crate) struct StateLine(Option<ProgressBar>);
 
 impl StateLine {
     /// A line on standard error, where that is a terminal and a person reads.
-    pub(crate) fn new(ui: &Ui) -> Self {
+    pub(crate) fn new(ui: Ui) -> Self {
         if !ui.err_terminal || ui.json() {
             return Self(None);
         }

@@ -3,7 +3,10 @@
 use comfy_table::{ContentArrangement, Table, presets};
 
 /// A table with a header and no lines, as wide as the terminal at most; as wide as it needs where there is none.
-pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
     layout(header, rows, None)
 }
 
@@ -13,7 +16,10 @@ fn layout<const N: usize>(
     width: Option<u16>,
 ) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header);
     table.add_rows(rows);
     if let Some(width) = width {
         table.set_width(width);

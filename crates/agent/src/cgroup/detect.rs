@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn a_restarted_agent_goes_back_to_the_parent_of_its_leaf() {
-        let own = own_groups("1 1 0:1 / /sys/fs/cgroup rw - cgroup2 c rw", "0::/a.service/datacentered-agent");
+        let own =
+            own_groups("1 1 0:1 / /sys/fs/cgroup rw - cgroup2 c rw", "0::/a.service/datacentered-agent");
         assert_eq!(own.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/a.service")));
     }
 

@@ -73,8 +73,11 @@ impl JobGroup {
     /// The groups that a job has or had under a placement; makes nothing.
     pub fn existing(placement: &Placement, job: &str) -> Self {
         let at = |parent: &Option<PathBuf>| parent.as_ref().map(|parent| parent.join(job));
-        let mut this =
-            Self { unified: at(&placement.unified), pids: at(&placement.pids), memory: at(&placement.memory) };
+        let mut this = Self {
+            unified: at(&placement.unified),
+            pids: at(&placement.pids),
+            memory: at(&placement.memory),
+        };
         this.keep(Path::is_dir);
         this
     }
@@ -183,7 +186,7 @@ impl JobGroup {
                 if self.processes().is_empty() {
                     return true;
                 }
-                rustix::thread::nanosleep(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 2_000_000 });
+                std::thread::sleep(std::time::Duration::from_millis(2));
             }
         }
         tree::kill_all(KILL_ROUNDS, || self.processes())
@@ -197,9 +200,7 @@ impl JobGroup {
             (None, None) => return 0,
         };
         let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
-        text.lines()
-            .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-            .unwrap_or_default()
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or_default()
     }
 
     /// Removes the groups that are empty; those that still hold a process stay.

@@ -123,7 +123,8 @@ mod tests {
     fn a_trembling_boot_time_is_no_change_and_a_new_boot_is() {
         use datacentered_proto::Timestamp;
         let config = FactsConfig::default();
-        let one = Facts { boot_id: "x".into(), booted: Some(Timestamp::from_millis(1000)), ..Facts::default() };
+        let one =
+            Facts { boot_id: "x".into(), booted: Some(Timestamp::from_millis(1000)), ..Facts::default() };
         let same = Facts { booted: Some(Timestamp::from_millis(2000)), ..one.clone() };
         let rebooted = Facts { boot_id: "y".into(), ..one.clone() };
         assert!(!changed(&one, &same, &config));

@@ -24,10 +24,7 @@ fn told(mut found: Vec<(IpAddr, String)>, config: &FactsConfig) -> Vec<Address> 
     found.truncate(config.max_addresses);
     found
         .into_iter()
-        .map(|(ip, name)| Address {
-            interface: clean(&name, config.max_text_bytes),
-            address: ip.to_string(),
-        })
+        .map(|(ip, name)| Address { interface: clean(&name, config.max_text_bytes), address: ip.to_string() })
         .collect()
 }
 

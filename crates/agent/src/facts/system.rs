@@ -120,7 +120,10 @@ mod tests {
     #[test]
     fn a_debian_host() {
         let facts = facts(&[
-            ("/etc/os-release", "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_ID=\"12\"\nID=debian\n"),
+            (
+                "/etc/os-release",
+                "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_ID=\"12\"\nID=debian\n",
+            ),
             (
                 "/proc/cpuinfo",
                 "processor\t: 0\nmodel name\t: AMD EPYC 7302P\n\nprocessor\t: 1\nmodel name\t: AMD EPYC 7302P\n",

@@ -125,6 +125,15 @@ pub(super) struct Connected {
     pub(super) driver: AbortOnDropHandle<CloseReason>,
 }
 
+impl Connected {
+    /// Ends the link in good order, within its own limits.
+    pub(super) async fn part(self, reason: &str) {
+        self.link.close(reason);
+        // Why it ended is known: this side wanted it to.
+        let _ = self.driver.await;
+    }
+}
+
 /// Dials hubs, always in the same way.
 #[derive(Clone, Debug)]
 pub(super) struct Dialler {
@@ -142,12 +151,22 @@ impl Dialler {
     }
 
     /// Dials one address and greets; `handler` answers what the hub calls from the first moment on.
-    pub(super) async fn connect(&self, hub: &HubUrl, handler: Arc<dyn Handler>) -> Result<Connected, Failure> {
+    pub(super) async fn connect(
+        &self,
+        hub: &HubUrl,
+        handler: Arc<dyn Handler>,
+    ) -> Result<Connected, Failure> {
         let ws = dial::connect(hub, &self.options).await.map_err(|error| Failure::dial(&error))?;
         let (link, driver) = Link::start(ws, Side::Dialled, handler, self.options.limits.clone());
         let driver = AbortOnDropHandle::new(tokio::spawn(driver));
-        let hello = self.hello(&link).await?;
-        Ok(Connected { link, hello, driver })
+        match self.hello(&link).await {
+            Ok(hello) => Ok(Connected { link, hello, driver }),
+            Err(failure) => {
+                link.close("the greeting failed");
+                let _ = driver.await;
+                Err(failure)
+            }
+        }
     }
 
     async fn hello(&self, link: &Link) -> Result<HelloReply, Failure> {
@@ -159,13 +178,14 @@ impl Dialler {
             agent: Some(AgentHello {
                 incarnation: self.jobs.incarnation().to_owned(),
                 high_water: self.jobs.high_water(),
-                boot_id: self.jobs.boot_id().to_owned(),
+                boot_id: self.jobs.boot_id(),
                 version: AGENT_VERSION.to_owned(),
             }),
             now: Some(self.clock.wall()),
         };
         let Ok(answered) = timeout(self.hello_timeout, link.call::<SessionHello>(&params)).await else {
-            let message = format!("the hub did not answer the greeting within {} ms", self.hello_timeout.as_millis());
+            let message =
+                format!("the hub did not answer the greeting within {} ms", self.hello_timeout.as_millis());
             return Err(Failure::new(FailureKind::Unavailable, message));
         };
         let hello = answered.map_err(|error| Failure::hello(&error))?;

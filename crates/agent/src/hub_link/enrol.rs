@@ -13,10 +13,10 @@ use datacentered_proto::ops::session::Subject;
 use datacentered_proto::{Code, Error, HostId};
 use tokio::time::{sleep, timeout};
 
+use super::Settings;
 use super::connect::{Connected, Credentials, Dialler, Failure};
 use super::facts_report::FactsReport;
 use super::failures::FailureKind;
-use super::Settings;
 use crate::jobs::Jobs;
 use crate::text::clean;
 
@@ -109,7 +109,7 @@ pub async fn enrol(
     clock: &Clock,
 ) -> Result<Enrolled, EnrolError> {
     let dialler = Dialler::new(settings, credentials, jobs.clone(), clock.clone());
-    let facts = FactsReport::new(settings.facts.clone(), jobs.boot_id().to_owned()).now().await;
+    let facts = FactsReport::new(settings.facts.clone(), jobs.boot_id()).now().await;
     let params = EnrolParams {
         token: token.to_owned(),
         name: wanted.name.clone(),
@@ -122,9 +122,7 @@ pub async fn enrol(
         attempts -= 1;
         let connected = first_that_answers(&dialler, hubs).await?;
         let result = ask(&connected, &params, answer_timeout).await;
-        connected.link.close("enrolled");
-        // Lets the close go out; the driver has limits of its own.
-        let _ = connected.driver.await;
+        connected.part("enrolled").await;
         match result? {
             Ok(enrolled) => return Ok(enrolled),
             Err(Again { message, .. }) if attempts == 0 => return Err(EnrolError::Unfinished { message }),

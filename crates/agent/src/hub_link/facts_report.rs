@@ -42,7 +42,9 @@ impl FactsReport {
                 let params = ReportParams { facts };
                 match link.call::<HostReport>(&params).await {
                     Ok(_) => self.told = Some((epoch.to_owned(), params.facts)),
-                    Err(error) => tracing::debug!(code = %error.code, %error, "the hub did not take the host's facts"),
+                    Err(error) => {
+                        tracing::debug!(code = %error.code, %error, "the hub did not take the host's facts")
+                    }
                 }
             }
             sleep(Duration::from_secs(self.config.interval_s)).await;

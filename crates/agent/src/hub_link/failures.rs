@@ -96,7 +96,8 @@ impl FailureLog {
 
     /// Whether the link comes up and breaks again and again, so that each time is no news.
     pub(super) fn is_flapping(&self) -> bool {
-        self.seen.iter().any(|kind| matches!(kind, FailureKind::LinkLost | FailureKind::Closed)) && self.attempts > 2
+        self.seen.iter().any(|kind| matches!(kind, FailureKind::LinkLost | FailureKind::Closed))
+            && self.attempts > 2
     }
 
     /// The link is up and has held: the next failure is news again.

@@ -94,7 +94,7 @@ impl HubLink {
         Self {
             dialler,
             reports: Reports::new(jobs.clone(), &settings.hub),
-            facts: FactsReport::new(settings.facts.clone(), jobs.boot_id().to_owned()),
+            facts: FactsReport::new(settings.facts.clone(), jobs.boot_id()),
             backoff: Backoff::new(settings.reconnect.clone()),
             failures: FailureLog::default(),
             epoch: None,
@@ -144,10 +144,14 @@ impl HubLink {
             () = stop.cancelled() => return Over::Stopped,
             connected = self.dialler.connect(hub, serve) => connected,
         };
-        let connected = match connected.and_then(|connected| self.check(connected)) {
+        let connected = match connected {
             Ok(connected) => connected,
             Err(failure) => return Over::Failed(failure),
         };
+        if let Err(failure) = self.check(&connected.hello) {
+            connected.part("not the host that this agent was enrolled as").await;
+            return Over::Failed(failure);
+        }
         self.now_connected(hub, &connected);
         let ended = self.while_connected(&connected.link, &connected.hello, &drain, stop).await;
         self.reports.link_lost();
@@ -164,9 +168,9 @@ impl HubLink {
     }
 
     /// The hub has to know this host as what it was enrolled as.
-    fn check(&self, connected: Connected) -> Result<Connected, Failure> {
-        let refused = match &connected.hello.subject {
-            Subject::Host { id, .. } if *id == self.host => return Ok(connected),
+    fn check(&self, hello: &HelloReply) -> Result<(), Failure> {
+        let refused = match &hello.subject {
+            Subject::Host { id, .. } if *id == self.host => return Ok(()),
             Subject::Host { id, .. } => format!(
                 "the hub knows this host's key as host {id}, and it was enrolled as {}; was the data directory copied \
                  from another host? Remove its `agent` directory and join again",
@@ -176,7 +180,6 @@ impl HubLink {
                   Remove the `agent` directory in the data directory and join again with a new token"
                 .to_owned(),
         };
-        connected.link.close("not the host that this agent was enrolled as");
         Err(Failure::new(FailureKind::Refused, refused))
     }
 
@@ -259,6 +262,10 @@ impl HubLink {
             ),
             Say::Nothing => tracing::debug!(%hub, reason, retry_ms, "not connected: {}", failure.message),
         }
-        self.announcer.tell(&Announcement::Disconnected { reason, message: failure.message.clone(), retry_ms });
+        self.announcer.tell(&Announcement::Disconnected {
+            reason,
+            message: failure.message.clone(),
+            retry_ms,
+        });
     }
 }

@@ -111,7 +111,11 @@ mod tests {
         assert_eq!(pending.next(now, 8), None);
         pending.changed(job(1));
         pending.changed(job(1));
-        assert_eq!(pending.next(now, 8), None, "one job is never in flight twice: its states keep their order");
+        assert_eq!(
+            pending.next(now, 8),
+            None,
+            "one job is never in flight twice: its states keep their order"
+        );
         pending.answered(job(1));
         assert_eq!(pending.next(now, 8), Some(job(1)));
         pending.answered(job(1));

@@ -16,6 +16,9 @@ use super::config::HubConfig;
 use super::pending::Pending;
 use crate::jobs::{Changes, Jobs};
 
+/// Jobs looked at in one go.
+const PAGE: usize = 64;
+
 /// What the hub has yet to be told; outlives every link.
 #[derive(Debug)]
 pub(super) struct Reports {
@@ -41,8 +44,14 @@ impl Reports {
 
     /// Every job is told once more.
     pub(super) fn tell_all(&mut self) {
-        for job in self.jobs.list() {
-            self.pending.changed(job.job);
+        let mut after = None;
+        loop {
+            let page = self.jobs.list(after, PAGE);
+            page.jobs.iter().for_each(|report| self.pending.changed(report.job));
+            after = page.next;
+            if after.is_none() {
+                return;
+            }
         }
     }
 
@@ -83,7 +92,8 @@ impl Reports {
             tracing::warn!(%job, code = %error.code, %error, "the hub refuses the report of a job");
             return self.pending.answered(job);
         }
-        let wait = error.retry_after_ms.map_or(self.retry, Duration::from_millis).clamp(self.retry, self.retry * 30);
+        let wait =
+            error.retry_after_ms.map_or(self.retry, Duration::from_millis).clamp(self.retry, self.retry * 30);
         tracing::debug!(%job, code = %error.code, %error, ?wait, "the hub could not take the report of a job");
         self.pending.failed(job, Instant::now() + wait);
     }

@@ -211,7 +211,9 @@ impl Identity {
             return Err(IdentityError::BadReply("the certificate is not one of this host's key".into()));
         }
         if certificate_fingerprint(&reply.ca_certificate)? != ca_fingerprint {
-            return Err(IdentityError::BadReply("the CA certificate is not the one that the token names".into()));
+            return Err(IdentityError::BadReply(
+                "the CA certificate is not the one that the token names".into(),
+            ));
         }
         self.store(Enrolment {
             v: ENROLMENT_VERSION,
@@ -233,13 +235,23 @@ impl Identity {
         name: String,
     ) -> Result<&Enrolment, IdentityError> {
         let (certificate, ca_certificate) = (None, None);
-        self.store(Enrolment { v: ENROLMENT_VERSION, host, name, hubs, ca_fingerprint, certificate, ca_certificate })
+        self.store(Enrolment {
+            v: ENROLMENT_VERSION,
+            host,
+            name,
+            hubs,
+            ca_fingerprint,
+            certificate,
+            ca_certificate,
+        })
     }
 
     /// Keeps other addresses of the same hub.
     pub fn set_hubs(&mut self, hubs: Vec<HubUrl>) -> Result<(), IdentityError> {
         match self.enrolment.clone() {
-            Some(enrolment) if enrolment.hubs != hubs => self.store(Enrolment { hubs, ..enrolment }).map(|_| ()),
+            Some(enrolment) if enrolment.hubs != hubs => {
+                self.store(Enrolment { hubs, ..enrolment }).map(|_| ())
+            }
             _ => Ok(()),
         }
     }

@@ -69,7 +69,8 @@ fn an_enrolment_is_kept_and_binds_to_its_hub() {
     let mut identity = Identity::open(data.path()).expect("opens");
     assert_eq!(identity.require_enrolment().expect("is enrolled").name, "web-1");
     identity.check_hub(hub.fingerprint).expect("the same hub");
-    let error = identity.check_hub(Fingerprint::of_public_key(b"another")).expect_err("another hub").to_string();
+    let error =
+        identity.check_hub(Fingerprint::of_public_key(b"another")).expect_err("another hub").to_string();
     assert!(error.contains("web-1") && error.contains("remove"), "{error}");
     identity.set_hubs(hubs("wss://other:1")).expect("is kept");
     drop(identity);

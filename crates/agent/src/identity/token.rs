@@ -63,7 +63,9 @@ pub enum InvalidToken {
     )]
     Fingerprint,
     /// No secret in the middle.
-    #[error("the join token has no valid secret between `dcj_` and its fingerprint; copy it again as a whole")]
+    #[error(
+        "the join token has no valid secret between `dcj_` and its fingerprint; copy it again as a whole"
+    )]
     Secret,
 }
 
@@ -93,7 +95,9 @@ impl FromStr for JoinToken {
 #[derive(Debug, thiserror::Error)]
 pub enum TokenSourceError {
     /// The file cannot be read.
-    #[error("cannot read the join token from `{path}`; name a file that this user may read, or use `--token -`")]
+    #[error(
+        "cannot read the join token from `{path}`; name a file that this user may read, or use `--token -`"
+    )]
     File {
         /// The file.
         path: PathBuf,

@@ -72,9 +72,10 @@ impl Case {
         }
         match &self.cancelled_by {
             Some(by) => {
-                let end = self.end(Outcome::Cancelled { by: by.clone() }, vec![
-                    self.fact("not_executed", "cancelled before the program was executed".into()),
-                ]);
+                let end = self.end(
+                    Outcome::Cancelled { by: by.clone() },
+                    vec![self.fact("not_executed", "cancelled before the program was executed".into())],
+                );
                 Self::record(&slot, contents, end)
             }
             None => Ok(Verdict::Fresh),

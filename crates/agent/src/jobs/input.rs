@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use datacentered_proto::Error;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::job::{Command, Flow, Job};
 use super::start::make_dir;
@@ -17,13 +18,14 @@ use crate::shim::launch::files;
 pub struct InputWriter {
     job: Arc<Job>,
     flow: watch::Receiver<Flow>,
+    stop: CancellationToken,
     limit: u64,
 }
 
 impl InputWriter {
-    pub(super) fn new(job: Arc<Job>, limit: u64) -> Self {
+    pub(super) fn new(job: Arc<Job>, limit: u64, stop: CancellationToken) -> Self {
         let flow = job.flow();
-        Self { job, flow, limit }
+        Self { job, flow, stop, limit }
     }
 
     /// Bytes that the host has, delivered or not: feeding goes on from here.
@@ -47,7 +49,11 @@ impl InputWriter {
             if self.held().saturating_sub(flow.delivered) < limit {
                 break;
             }
-            if self.flow.changed().await.is_err() {
+            let moved = tokio::select! {
+                moved = self.flow.changed() => moved.is_ok(),
+                () = self.stop.cancelled() => false,
+            };
+            if !moved {
                 return Err(Error::unavailable("the agent is stopping; go on when it is back"));
             }
         }
@@ -63,14 +69,17 @@ impl InputWriter {
             return Err(Error::conflict("the input was ended; nothing can follow"));
         }
         let full = |error: std::io::Error| {
-            Error::unavailable(format!("the host cannot store the input ({error}); free some space and go on"))
+            Error::unavailable(format!(
+                "the host cannot store the input ({error}); free some space and go on"
+            ))
         };
         let file = match &stdin.file {
             Some(file) => file,
             None => {
                 make_dir(&self.job.dir).map_err(full)?;
                 let path = self.job.dir.join(files::STDIN);
-                let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+                let opened =
+                    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
                 stdin.file.insert(opened.map_err(full)?)
             }
         };

@@ -1,6 +1,7 @@
 //! One job as the agent knows it.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -83,6 +84,8 @@ impl Job {
         let decided = entry.outcome;
         let flow = Flow { ended: decided.as_ref().map(|_| 0), durable: decided.is_some(), ..Flow::default() };
         let stdin_length = std::fs::metadata(dir.join(files::STDIN)).map_or(0, |file| file.len());
+        let acked = std::fs::read(dir.join(files::ACKED)).ok().and_then(|bytes| bytes.try_into().ok());
+        let acked = acked.map_or(0, u64::from_le_bytes);
         let job = Self {
             id: entry.job,
             run: entry.run,
@@ -99,7 +102,7 @@ impl Job {
                 progress: Progress::default(),
                 stdin_length,
                 stdin_eof: false,
-                acked: 0,
+                acked,
             }),
             flow: watch::Sender::new(flow),
             commands,
@@ -199,10 +202,18 @@ impl Job {
         self.flow.subscribe()
     }
 
-    /// Output below this offset is on the hub's disk.
+    /// Output below this offset is on the hub's disk. Noted in the job's directory, so that a later agent tells the
+    /// shim again what this one may not have got through.
     pub(super) fn ack(&self, upto: u64) -> u64 {
         let mut facts = self.facts();
-        facts.acked = facts.acked.max(upto);
+        if upto > facts.acked {
+            facts.acked = upto;
+            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).clone();
+            // Without the note the hub's next acknowledgement does the same.
+            let _ = file
+                .open(self.dir.join(files::ACKED))
+                .and_then(|file| file.write_all_at(&upto.to_le_bytes(), 0));
+        }
         facts.acked
     }
 
@@ -278,10 +289,8 @@ impl Facts {
             Some(outcome) => all.push(agent(self.at, outcome.kind(), Some(outcome.to_string()))),
         }
         all.extend(self.notes.iter().cloned());
-        let cancel = self
-            .cancel
-            .as_ref()
-            .map(|(at, by)| agent(*at, "cancel_requested", Some(format!("by {by}"))));
+        let cancel =
+            self.cancel.as_ref().map(|(at, by)| agent(*at, "cancel_requested", Some(format!("by {by}"))));
         let (before, after) = match (&cancel, &self.started) {
             (Some(cancel), Some(started)) if cancel.at < started.at => (Some(cancel.clone()), None),
             _ => (None, cancel),

@@ -7,6 +7,7 @@ use datacentered_proto::Error;
 use datacentered_proto::frame::Kind;
 use datacentered_proto::ops::GapReason;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::job::{Flow, Job};
 use crate::spool::{Item, SpoolReader};
@@ -45,12 +46,13 @@ pub struct OutputReader {
     job: Arc<Job>,
     spool: SpoolReader,
     flow: watch::Receiver<Flow>,
+    stop: CancellationToken,
 }
 
 impl OutputReader {
-    pub(super) fn new(job: Arc<Job>, from: u64) -> Self {
+    pub(super) fn new(job: Arc<Job>, from: u64, stop: CancellationToken) -> Self {
         let flow = job.flow();
-        Self { spool: SpoolReader::new(&job.dir, from), flow, job }
+        Self { spool: SpoolReader::new(&job.dir, from), flow, stop, job }
     }
 
     /// Where it stands: everything below was handed out.
@@ -74,7 +76,9 @@ impl OutputReader {
                 self.spool.complete();
             }
             let item = self.spool.next().await.map_err(|error| {
-                Error::unavailable(format!("cannot read the job's output on the host ({error}); check its disk"))
+                Error::unavailable(format!(
+                    "cannot read the job's output on the host ({error}); check its disk"
+                ))
             })?;
             match (item, flow.ended) {
                 (Item::Bytes { kind, offset, bytes }, _) => {
@@ -89,7 +93,11 @@ impl OutputReader {
                     });
                 }
                 (Item::Pending, None) => {
-                    if self.flow.changed().await.is_err() {
+                    let moved = tokio::select! {
+                        moved = self.flow.changed() => moved.is_ok(),
+                        () = self.stop.cancelled() => false,
+                    };
+                    if !moved {
                         return Err(Error::unavailable("the agent is stopping; read again when it is back"));
                     }
                 }

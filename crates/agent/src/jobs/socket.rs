@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send, socket_with,
-    socketpair,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send,
+    socket_with, socketpair,
 };
 use serde::Serialize;
 use tokio::io::Interest;
@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::shim::launch::files;
 use crate::shim::wire::{self, FromShim, MAX_PACKET};
+use crate::sys;
 
 /// A connection to a shim.
 #[derive(Debug)]
@@ -22,7 +23,8 @@ pub(super) struct Socket(AsyncFd<OwnedFd>);
 impl Socket {
     /// A connected pair: ours, and the one that a new shim is started with.
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
         Ok((Self::new(ours)?, theirs))
     }
@@ -40,7 +42,7 @@ impl Socket {
     }
 
     fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self(AsyncFd::new(socket)?))
+        Ok(Self(sys::wait_on(socket)?))
     }
 
     /// Sends one message. Cancelling the future sends it wholly or not.

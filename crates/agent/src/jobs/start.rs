@@ -13,8 +13,8 @@ use tokio::process::{Child, Command};
 
 use super::Shared;
 use super::socket::Socket;
-use crate::process::failure::{Failure, Step};
 use crate::process::Identity;
+use crate::process::failure::{Failure, Step};
 use crate::shim::launch::{Launch, VERSION, files};
 use crate::shim::wire::ToShim;
 

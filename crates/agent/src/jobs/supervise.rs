@@ -102,17 +102,21 @@ impl Supervisor {
         let slot = self.job.slot?;
         let failure = if self.starts >= MAX_STARTS {
             let words = last_words(&self.job.dir).unwrap_or_else(|| "it left no words".into());
-            Failure::at(Step::Prepare, 0, &format!("(the shim ended {MAX_STARTS} times before it began: {words})"))
+            Failure::at(
+                Step::Prepare,
+                0,
+                &format!("(the shim ended {MAX_STARTS} times before it began: {words})"),
+            )
         } else {
-            self.starts += 1;
-            if self.starts > 1 {
-                self.job.note(shared.clock.wall(), "started_again", "the shim ended before it began".into());
-            }
             let offer = match shared.journal.offer(self.job.id).await {
                 Ok(Some(offer)) => offer,
                 // Released, or the disk does not answer: tried again later.
                 Ok(None) | Err(_) => return None,
             };
+            self.starts += 1;
+            if self.starts > 1 {
+                self.job.note(shared.clock.wall(), "started_again", "the shim ended before it began".into());
+            }
             let started = match shared.resolve(&offer).await {
                 Ok(identity) => Shim::spawn(&shared, &offer, identity),
                 Err(failure) => Err(failure),

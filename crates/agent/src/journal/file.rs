@@ -215,7 +215,9 @@ impl JournalFile {
         for offset in (8..rest.len()).step_by(8) {
             let Some(head) = rest.get(offset..offset + RECORD_HEADER) else { break };
             let length = u32_at(head, 0) as usize;
-            let Some(payload) = rest.get(offset + RECORD_HEADER..offset + RECORD_HEADER + length) else { continue };
+            let Some(payload) = rest.get(offset + RECORD_HEADER..offset + RECORD_HEADER + length) else {
+                continue;
+            };
             if length == 0 || length > MAX_RECORD || searched > MAX_SEARCH {
                 continue;
             }

@@ -188,8 +188,9 @@ impl Drop for Journal {
 fn random_incarnation(path: &Path) -> Result<[u8; 16], JournalError> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| JournalError::io("get randomness for", path)(std::io::Error::other(error.to_string())))?;
+    getrandom::fill(&mut bytes).map_err(|error| {
+        JournalError::io("get randomness for", path)(std::io::Error::other(error.to_string()))
+    })?;
     Ok(bytes.map(|byte| LETTERS[usize::from(byte % 32)]))
 }
 
@@ -382,7 +383,9 @@ impl Writer {
     }
 
     fn read(&self, job: JobId) -> Result<Option<Offer>, JournalError> {
-        let Some(place) = self.index.jobs.get(&job).and_then(|known| known.places.first()) else { return Ok(None) };
+        let Some(place) = self.index.jobs.get(&job).and_then(|known| known.places.first()) else {
+            return Ok(None);
+        };
         let payload = self.file.read(*place)?;
         match serde_json::from_slice(&payload) {
             Ok(Record::Accepted { offer, .. }) => Ok(Some(offer)),

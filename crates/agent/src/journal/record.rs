@@ -116,7 +116,9 @@ impl Entry {
             Record::Refused { at, job, run, why } => {
                 decided(at, job, run, Outcome::Refused { why: why.clone() })
             }
-            Record::NoRoom { at, job, run, why } => decided(at, job, run, Outcome::FailedToStart { why: *why }),
+            Record::NoRoom { at, job, run, why } => {
+                decided(at, job, run, Outcome::FailedToStart { why: *why })
+            }
             Record::Tombstone { at, job, run, by } => {
                 decided(at, job, run, Outcome::Cancelled { by: by.clone() })
             }

@@ -165,9 +165,11 @@ impl Slot {
     pub fn write_end(&self, end: &End) -> io::Result<()> {
         let mut end = end.clone();
         end.evidence = fit_evidence(end.evidence);
-        while self.write_area(Area::End, &end).is_err_and(|error| error.kind() == io::ErrorKind::FileTooLarge) {
+        while self.write_area(Area::End, &end).is_err_and(|error| error.kind() == io::ErrorKind::FileTooLarge)
+        {
             // Lose particulars before facts, and the oldest facts last.
-            if let Some(longest) = end.evidence.iter_mut().max_by_key(|e| e.detail.as_ref().map_or(0, String::len))
+            if let Some(longest) =
+                end.evidence.iter_mut().max_by_key(|e| e.detail.as_ref().map_or(0, String::len))
                 && longest.detail.is_some()
             {
                 longest.detail = None;
@@ -266,7 +268,8 @@ pub fn fit_evidence(mut evidence: Vec<Evidence>) -> Vec<Evidence> {
 /// # Errors
 /// The kernel's; a full disk among them.
 pub fn reserve(path: &Path, wanted: u32) -> io::Result<u32> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     let have = (file.metadata()?.len() / SLOT_LEN) as u32;
     if have >= wanted {
         return Ok(have);

@@ -17,9 +17,9 @@ use crate::sys;
 /// The byte that lets the child execute.
 pub const GO: u8 = b'g';
 
-/// How often a program that is being written is tried again, and for how long in between (nanoseconds).
+/// How often a program that is being written is tried again, and for how long in between.
 const BUSY_TRIES: u32 = 20;
-const BUSY_PAUSE_NS: i64 = 2_000_000;
+const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 
 /// What the child is started with. All descriptors are close-on-exec.
 #[derive(Debug)]
@@ -185,7 +185,7 @@ fn try_execute(path: &CString, plan: &Plan) -> io::Error {
             return error;
         }
         tries += 1;
-        rustix::thread::nanosleep(&rustix::time::Timespec { tv_sec: 0, tv_nsec: BUSY_PAUSE_NS });
+        std::thread::sleep(BUSY_PAUSE);
     }
 }
 

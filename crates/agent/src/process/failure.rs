@@ -64,7 +64,8 @@ pub struct Failure {
 impl Failure {
     /// From the kernel's error number (0 where there is none) at a step; `subject` is what it was done to.
     pub fn at(step: Step, errno: i32, subject: &str) -> Self {
-        let words = if errno == 0 { String::new() } else { std::io::Error::from_raw_os_error(errno).to_string() };
+        let words =
+            if errno == 0 { String::new() } else { std::io::Error::from_raw_os_error(errno).to_string() };
         let separator = if words.is_empty() { "" } else { ": " };
         let space = if subject.is_empty() { "" } else { " " };
         Self { why: word(step, errno), detail: format!("{}{space}{subject}{separator}{words}", step.words()) }

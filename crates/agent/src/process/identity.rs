@@ -3,7 +3,7 @@
 use std::ffi::CString;
 
 use datacentered_proto::ByteString;
-use rustix::process::{geteuid, getegid};
+use rustix::process::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use super::failure::{Failure, Step};
@@ -86,7 +86,11 @@ mod tests {
     #[test]
     fn unknown_users_are_told() {
         for user in ["no-such-user-here", "4000000123", "", "a\0b"] {
-            assert_eq!(Identity::resolve(Some(user)).expect_err("fails").why, StartFailure::NoSuchUser, "{user:?}");
+            assert_eq!(
+                Identity::resolve(Some(user)).expect_err("fails").why,
+                StartFailure::NoSuchUser,
+                "{user:?}"
+            );
         }
     }
 

@@ -70,9 +70,11 @@ impl Plan {
             environment.insert(MARKER.as_bytes(), job.into());
         }
 
-        let program = argv.first().filter(|program| !program.is_empty()).cloned().ok_or_else(|| {
-            Failure::at(Step::Exec, libc::ENOENT, "''")
-        })?;
+        let program = argv
+            .first()
+            .filter(|program| !program.is_empty())
+            .cloned()
+            .ok_or_else(|| Failure::at(Step::Exec, libc::ENOENT, "''"))?;
         let path = environment.get(&b"PATH"[..]).map_or(&b""[..], Vec::as_slice);
         let candidates = candidates(&program, path);
         let envp = environment.iter().map(|(name, value)| [name, &b"="[..], value].concat()).collect();
@@ -135,7 +137,14 @@ mod tests {
         let mut spec = ExecSpec::command(vec!["true".into()]);
         spec.env.insert("LANG".into(), "C".into());
         let plan = Plan::new(&spec, &identity(), None, None).expect("plans");
-        let expected = ["HOME=/home/ann", "LANG=C", "LOGNAME=ann", "PATH=/usr/local/bin:/usr/bin:/bin", "SHELL=/bin/zsh", "USER=ann"];
+        let expected = [
+            "HOME=/home/ann",
+            "LANG=C",
+            "LOGNAME=ann",
+            "PATH=/usr/local/bin:/usr/bin:/bin",
+            "SHELL=/bin/zsh",
+            "USER=ann",
+        ];
         assert_eq!(texts(&plan.envp), expected);
         assert_eq!(plan.candidates[1].to_bytes(), b"/usr/bin/true");
         assert!(plan.cwd_is_default);

@@ -133,7 +133,7 @@ pub fn kill_all(rounds: u32, find: impl Fn() -> Vec<Stat>) -> bool {
         }
         if round > 0 {
             // The dying need the processor for a moment.
-            rustix::thread::nanosleep(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 2_000_000 });
+            std::thread::sleep(std::time::Duration::from_millis(2));
         }
     }
     find().is_empty()
@@ -141,8 +141,12 @@ pub fn kill_all(rounds: u32, find: impl Fn() -> Vec<Stat>) -> bool {
 
 /// Names of processes for a person: `pid (comm)`, at most `limit` of them and how many more.
 pub fn names(processes: &[Stat], limit: usize) -> String {
-    let mut text =
-        processes.iter().take(limit).map(|p| format!("{} ({})", p.pid, p.comm)).collect::<Vec<_>>().join(", ");
+    let mut text = processes
+        .iter()
+        .take(limit)
+        .map(|p| format!("{} ({})", p.pid, p.comm))
+        .collect::<Vec<_>>()
+        .join(", ");
     if processes.len() > limit {
         text.push_str(&format!(" and {} more", processes.len() - limit));
     }

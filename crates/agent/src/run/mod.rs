@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub use error::RunError;
 
 use crate::announce::{Announcement, Announcer};
+use crate::boot::BootReader;
 use crate::config::{self, Config};
 use crate::hub_link::{self, Credentials, Enrolled, HubLink, Settings, Wanted};
 use crate::identity::{Identity, read_token};
@@ -91,7 +92,7 @@ pub async fn start(options: StartOptions) -> Result<(), RunError> {
 /// As [`join`], until `stop` is cancelled.
 pub async fn join_until(options: JoinOptions, stop: CancellationToken) -> Result<(), RunError> {
     let hubs = parse_hubs(&options.url)?;
-    let mut agent = Agent::open(&options.run, stop)?;
+    let mut agent = Agent::open(&options.run, stop).await?;
     let token = options.token.as_deref().map(read_token).transpose()?;
     if let Some(token) = &token {
         agent.identity.check_hub(token.ca_fingerprint())?;
@@ -125,7 +126,7 @@ pub async fn join_until(options: JoinOptions, stop: CancellationToken) -> Result
 
 /// As [`start`], until `stop` is cancelled.
 pub async fn start_until(options: StartOptions, stop: CancellationToken) -> Result<(), RunError> {
-    let agent = Agent::open(&options, stop)?;
+    let agent = Agent::open(&options, stop).await?;
     agent.identity.require_enrolment()?;
     agent.run().await
 }
@@ -152,7 +153,7 @@ struct Agent {
 
 impl Agent {
     /// The data directory is locked before the journal in it is touched.
-    fn open(options: &StartOptions, stop: CancellationToken) -> Result<Self, RunError> {
+    async fn open(options: &StartOptions, stop: CancellationToken) -> Result<Self, RunError> {
         let data_dir = match &options.data_dir {
             Some(data_dir) => absolute(data_dir)?,
             None => config::default_data_dir()?,
@@ -160,7 +161,8 @@ impl Agent {
         let config = Config::load(&data_dir)?;
         let identity = Identity::open(&data_dir)?;
         let clock = Clock::system();
-        let jobs = Arc::new(Jobs::open(&data_dir, &config, clock.clone())?);
+        let jobs = config.jobs.for_data_dir(&data_dir);
+        let jobs = Arc::new(Jobs::open(jobs, clock.clone(), BootReader::system()).await?);
         let settings = Settings {
             hub: config.hub.clone(),
             reconnect: config.reconnect.clone(),
@@ -192,7 +194,7 @@ impl Agent {
             version = crate::facts::AGENT_VERSION,
             host = %enrolment.host,
             name = enrolment.name,
-            jobs = self.jobs.len(),
+            running = self.jobs.active(),
             "the agent runs"
         );
         let link = HubLink::new(
@@ -213,7 +215,9 @@ impl Agent {
     async fn end(self) -> Result<(), RunError> {
         notify::notify(notify::STOPPING);
         if timeout(self.settings.hub.stop_timeout(), self.jobs.shutdown()).await.is_err() {
-            tracing::warn!("stopping took too long; the journal is whole all the same, and the next agent goes on from it");
+            tracing::warn!(
+                "stopping took too long; the journal is whole all the same, and the next agent goes on from it"
+            );
         }
         self.announcer.tell(&Announcement::Stopped);
         tracing::info!("stopped; commands go on and are taken over at the next start");
@@ -223,12 +227,14 @@ impl Agent {
 
 fn absolute(path: &Path) -> Result<PathBuf, RunError> {
     // Shims and the journal outlive any change of the working directory.
-    std::path::absolute(path).map_err(|source| RunError::System { what: "make the data directory's path absolute", source })
+    std::path::absolute(path)
+        .map_err(|source| RunError::System { what: "make the data directory's path absolute", source })
 }
 
 /// A token that the first SIGTERM or SIGINT cancels, and the task that listens, owned by the caller.
 fn stop_on_signals() -> Result<(CancellationToken, AbortOnDropHandle<()>), RunError> {
-    let listen = |kind| signal(kind).map_err(|source| RunError::System { what: "listen for signals", source });
+    let listen =
+        |kind| signal(kind).map_err(|source| RunError::System { what: "listen for signals", source });
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let stop = CancellationToken::new();
     let cancel = stop.clone();

@@ -47,7 +47,8 @@ mod tests {
         assert_eq!(&buffer[..length], READY.as_bytes());
 
         let name = format!("datacentered-notify-{}", std::process::id());
-        let listener = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).expect("name")).expect("binds");
+        let listener =
+            UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).expect("name")).expect("binds");
         send(OsStr::new(&format!("@{name}")), STOPPING).expect("sends");
         let length = listener.recv(&mut buffer).expect("receives");
         assert_eq!(&buffer[..length], STOPPING.as_bytes());

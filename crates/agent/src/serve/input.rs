@@ -48,7 +48,9 @@ async fn feed(mut input: InputWriter, mut reader: StreamReader) {
     while let Some(event) = reader.next().await {
         let result = match event {
             StreamEvent::Bytes { kind: Kind::Stdin, offset, payload } => input.write(offset, payload).await,
-            StreamEvent::End(end) if end.reason == EndReason::Done && end.offset == input.held() => input.eof().await,
+            StreamEvent::End(end) if end.reason == EndReason::Done && end.offset == input.held() => {
+                input.eof().await
+            }
             StreamEvent::End(end) if end.reason == EndReason::Done => Err(Error::conflict(format!(
                 "the input ended at {}, and the host holds {} bytes of it",
                 end.offset,

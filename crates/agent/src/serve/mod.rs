@@ -18,11 +18,8 @@ use datacentered_proto::{Error, Operation};
 use serde::Deserialize;
 use tokio::sync::{Semaphore, watch};
 
-use crate::range::Range;
 use crate::jobs::Jobs;
-
-/// Highest signal number of Linux.
-const MAX_SIGNAL: i32 = 64;
+use crate::range::Range;
 
 /// Limits of what the hub may ask for at once; `[serve]` in `agent.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -129,11 +126,10 @@ impl Handler for Serve {
             OFFER => later::<JobOffer, _>(&request, |offer| async move { jobs.offer(offer).await }),
             LIST => now::<JobList>(&request, |params| list::page(&jobs, &params, &self.config)),
             SPEC => later::<JobSpec, _>(&request, |params| async move { jobs.spec(params.job).await }),
-            CANCEL => later::<JobCancel, _>(&request, |params| async move { jobs.cancel(params).await }),
+            CANCEL => later::<JobCancel, _>(&request, |params| async move {
+                jobs.cancel(params.job, params.run, &params.by).await
+            }),
             SIGNAL => later::<JobSignal, _>(&request, |params| async move {
-                if !(1..=MAX_SIGNAL).contains(&params.signal) {
-                    return Err(Error::invalid(format!("signal {} does not exist; 1 to {MAX_SIGNAL} do", params.signal)));
-                }
                 jobs.signal(params.job, params.signal).await.map(|()| Done {})
             }),
             ACK => later::<JobAck, _>(&request, |params| async move {
@@ -142,7 +138,7 @@ impl Handler for Serve {
             RELEASE => later::<JobRelease, _>(&request, |params| async move {
                 jobs.release(&params.jobs).await.map(|()| Done {})
             }),
-            OUTPUT => output::open(&request, &jobs, &self.outputs),
+            OUTPUT => output::open(&request, jobs, &self.outputs),
             INPUT => input::open(&request, jobs, &self.inputs),
             DRAIN => now::<AgentDrain>(&request, |params| {
                 self.drain.announce(Duration::from_millis(params.reconnect_after_ms));
@@ -173,5 +169,7 @@ where
 }
 
 fn too_many(what: &str, limit: &str) -> Error {
-    Error::limited(format!("this host {what} as many jobs as it may at once (`{limit}` in its agent.toml); try later"))
+    Error::limited(format!(
+        "this host {what} as many jobs as it may at once (`{limit}` in its agent.toml); try later"
+    ))
 }

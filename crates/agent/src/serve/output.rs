@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use datacentered_link::{Answer, Called, Request, StreamWriter};
+use datacentered_proto::Cursor;
 use datacentered_proto::ops::EndReason;
 use datacentered_proto::ops::job::OutputParams;
-use datacentered_proto::Cursor;
 use tokio::sync::Semaphore;
 
 use super::too_many;
@@ -14,19 +14,22 @@ use crate::jobs::{Jobs, OutputEvent, OutputReader};
 /// The epoch of every offset that a host gives: a job's record is never made anew.
 pub(super) const EPOCH: &str = "host";
 
-pub(super) fn open(request: &Request, jobs: &Jobs, running: &Arc<Semaphore>) -> Called {
-    Called::Now(request.params().and_then(|params: OutputParams| {
-        let slot = running
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| too_many("sends the output of", "serve.output_streams"))?;
-        let reader = jobs.output(params.job, params.from)?;
+pub(super) fn open(request: &Request, jobs: Arc<Jobs>, running: &Arc<Semaphore>) -> Called {
+    let params: OutputParams = match request.params() {
+        Ok(params) => params,
+        Err(error) => return Called::Now(Err(error)),
+    };
+    let Ok(slot) = running.clone().try_acquire_owned() else {
+        return Called::Now(Err(too_many("sends the output of", "serve.output_streams")));
+    };
+    Called::later(async move {
+        let reader = jobs.output(params.job, params.from).await?;
         let cursor = Cursor::new(EPOCH, params.from);
         Answer::send(params.stream, Some(cursor), move |writer| async move {
             send(reader, writer, params.from).await;
             drop(slot);
         })
-    }))
+    })
 }
 
 /// Sends until the output or the reader's interest ends.

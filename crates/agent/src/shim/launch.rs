@@ -47,6 +47,8 @@ pub mod files {
     pub const SOCKET: &str = "socket";
     /// Standard input as it was received.
     pub const STDIN: &str = "stdin";
+    /// Up to where the hub has the output; the agent's note to its successor.
+    pub const ACKED: &str = "acked";
     /// The script.
     pub const SCRIPT: &str = "script";
     /// What the shim itself had to say; empty unless something is wrong.

@@ -140,7 +140,8 @@ impl Machine {
             machine.force = Some(Force::Cancelled(by));
             machine.note("not_executed", Some("cancelled before the program was executed".into()));
         } else {
-            rustix::io::write(&go, &[GO])?;
+            // A child that has failed already is not there to read it; its report says why.
+            let _ = rustix::io::write(&go, &[GO]);
         }
         drop(go);
         drop(plan);
@@ -298,12 +299,15 @@ impl Machine {
         let timeout = self.owned.launch.spec.timeout_ms.map(Duration::from_millis);
         self.timeout_at = timeout.and_then(|timeout| boot_now().checked_add(timeout));
         let pid = self.main.pid;
-        self.evidence.insert(0, Evidence {
-            at,
-            witness: Witness::Shim,
-            fact: "started".into(),
-            detail: Some(format!("{} as {}, pid {pid}", self.program, self.owned.launch.identity.name)),
-        });
+        self.evidence.insert(
+            0,
+            Evidence {
+                at,
+                witness: Witness::Shim,
+                fact: "started".into(),
+                detail: Some(format!("{} as {}, pid {pid}", self.program, self.owned.launch.identity.name)),
+            },
+        );
         let started = Started { at, main: self.main, evidence: std::mem::take(&mut self.evidence) };
         // Only a hint for the agent; losing it loses no outcome.
         let _ = self.owned.slot.write_started(&started);
@@ -318,7 +322,8 @@ impl Machine {
     }
 
     fn greet(&mut self) {
-        let hello = FromShim::Hello { version: VERSION, pid: start::own_mark().pid, started: self.started.clone() };
+        let hello =
+            FromShim::Hello { version: VERSION, pid: start::own_mark().pid, started: self.started.clone() };
         self.say(&hello);
         self.seen = true;
         self.told = Progress::default();
@@ -377,11 +382,18 @@ impl Machine {
         let count = self.signal_tree(libc::SIGTERM);
         // A stopped process cannot end by TERM.
         self.signal_tree(libc::SIGCONT);
-        self.note("terminating", Some(format!("{reason}: TERM to {count} processes, KILL after {} ms", grace.as_millis())));
+        self.note(
+            "terminating",
+            Some(format!("{reason}: TERM to {count} processes, KILL after {} ms", grace.as_millis())),
+        );
     }
 
     fn tree(&self) -> Vec<tree::Stat> {
-        if self.group.holds_tree() { self.group.processes() } else { tree::descendants(start::own_mark().pid) }
+        if self.group.holds_tree() {
+            self.group.processes()
+        } else {
+            tree::descendants(start::own_mark().pid)
+        }
     }
 
     fn signal_tree(&self, signal: i32) -> u32 {
@@ -466,7 +478,8 @@ impl Machine {
 
     fn tell_progress(&mut self) {
         let totals = self.spool.totals();
-        let progress = Progress { stdout: totals.stdout, stderr: totals.stderr, stdin: self.feeder.delivered() };
+        let progress =
+            Progress { stdout: totals.stdout, stderr: totals.stderr, stdin: self.feeder.delivered() };
         if self.seen && progress != self.told && self.agent.is_some() {
             self.seen = false;
             self.told = progress;
@@ -501,7 +514,10 @@ impl Machine {
         let outcome = self.outcome();
         let killed = self.group.memory_kills();
         if killed > 0 {
-            self.note("memory_limit", Some(format!("the kernel ended {killed} of its processes over its memory limit")));
+            self.note(
+                "memory_limit",
+                Some(format!("the kernel ended {killed} of its processes over its memory limit")),
+            );
         }
         // As the reaper of the whole tree the shim has a child as long as anything of it lives.
         if rustix::process::wait(WaitOptions::NOHANG).is_ok() {

@@ -66,7 +66,9 @@ pub(super) fn begin() -> io::Result<Option<Begin>> {
     File::from(document).take(MAX_LAUNCH).read_to_end(&mut text)?;
     let launch: Launch = serde_json::from_slice(&text)?;
     if launch.version > VERSION {
-        return Err(io::Error::other("the agent speaks a newer version than this shim; update the program on disk"));
+        return Err(io::Error::other(
+            "the agent speaks a newer version than this shim; update the program on disk",
+        ));
     }
     drop(text);
 

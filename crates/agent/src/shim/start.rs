@@ -58,13 +58,17 @@ fn fork_into(launch: &Launch, group: JobGroup, unenforced: Unenforced, id: &str)
     // Another user cannot enter the job's directory, but can open what it was given.
     let path = launch.dir().join(files::SCRIPT);
     let seen = child::script_path();
-    let script_path = script.as_ref().map(|_| if launch.identity.switch { Path::new(&seen) } else { path.as_path() });
+    let script_path =
+        script.as_ref().map(|_| if launch.identity.switch { Path::new(&seen) } else { path.as_path() });
     let marker = (!group.holds_tree()).then_some(id);
     let plan = Plan::new(&launch.spec, &launch.identity, script_path, marker)?;
 
     let (stdout, stdout_end) = Stream::new(Kind::Stdout).map_err(prepare)?;
     let (stderr, stderr_end) = if launch.spec.merge {
-        (Stream::none(Kind::Stderr), rustix::io::fcntl_dupfd_cloexec(&stdout_end, 0).map_err(|e| prepare(e.into()))?)
+        (
+            Stream::none(Kind::Stderr),
+            rustix::io::fcntl_dupfd_cloexec(&stdout_end, 0).map_err(|e| prepare(e.into()))?,
+        )
     } else {
         Stream::new(Kind::Stderr).map_err(prepare)?
     };
@@ -89,7 +93,10 @@ fn fork_into(launch: &Launch, group: JobGroup, unenforced: Unenforced, id: &str)
                 plan: &plan,
                 identity: &launch.identity,
                 stdio: [stdin_end.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
-                script: script.as_ref().filter(|_| launch.identity.switch).map(|fd| (fd.as_fd(), child::SCRIPT_FD)),
+                script: script
+                    .as_ref()
+                    .filter(|_| launch.identity.switch)
+                    .map(|fd| (fd.as_fd(), child::SCRIPT_FD)),
                 enter,
                 rlimits: &rlimits,
                 go: go_end.as_fd(),
@@ -99,7 +106,9 @@ fn fork_into(launch: &Launch, group: JobGroup, unenforced: Unenforced, id: &str)
         }
     };
     let enter = |with_unified| {
-        group.enter_files(with_unified).map_err(|error| Failure::io(Step::Limits, &error, "in the control group"))
+        group
+            .enter_files(with_unified)
+            .map_err(|error| Failure::io(Step::Limits, &error, "in the control group"))
     };
     let pid = match spawn(&enter(false)?, birthplace.as_ref()) {
         Err(error) if birthplace.is_some() && is_unsupported(&error) => spawn(&enter(true)?, None),
@@ -113,7 +122,10 @@ fn fork_into(launch: &Launch, group: JobGroup, unenforced: Unenforced, id: &str)
 
 /// Whether a child could not be born in a control group though it could be moved there.
 fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL | libc::EACCES | libc::EPERM | libc::EOPNOTSUPP))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOSYS | libc::EINVAL | libc::EACCES | libc::EPERM | libc::EOPNOTSUPP)
+    )
 }
 
 type Rlimits = Vec<(Resource, u64)>;
@@ -126,8 +138,9 @@ fn rlimits(unenforced: Unenforced, uid: u32) -> Result<(Rlimits, Option<String>)
         if uid == 0 {
             return Err(Failure {
                 why: StartFailure::LimitsNotApplied,
-                detail: "cannot limit the processes of root without a control group; mount one, or run as a user"
-                    .into(),
+                detail:
+                    "cannot limit the processes of root without a control group; mount one, or run as a user"
+                        .into(),
             });
         }
         limits.push((Resource::Nproc, processes));

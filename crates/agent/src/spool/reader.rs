@@ -315,7 +315,8 @@ async fn read_at(file: &Arc<File>, position: u64) -> io::Result<Bytes> {
         Err(_) => {
             let file = Arc::clone(file);
             let read = tokio::task::spawn_blocking(move || {
-                let length = rustix::io::retry_on_intr(|| rustix::io::pread(&*file, &mut buffer[..], position))?;
+                let length =
+                    rustix::io::retry_on_intr(|| rustix::io::pread(&*file, &mut buffer[..], position))?;
                 buffer.truncate(length);
                 Ok(buffer.freeze())
             });

@@ -43,7 +43,11 @@ impl SegmentHeader {
         let (stdout, rest) = rest.split_first_chunk()?;
         let (stderr, _) = rest.split_first_chunk()?;
         let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-        (*magic == MAGIC).then(|| Self { start: number(start), stdout: number(stdout), stderr: number(stderr) })
+        (*magic == MAGIC).then(|| Self {
+            start: number(start),
+            stdout: number(stdout),
+            stderr: number(stderr),
+        })
     }
 }
 

@@ -50,7 +50,8 @@ pub fn measure(dir: &Path) -> io::Result<Totals> {
     while let Some(start) = segments.pop() {
         let file = File::open(path(dir, start))?;
         let mut head = [0; SEGMENT_HEADER];
-        let Some(header) = read_exactly(&file, &mut head, 0)?.then(|| SegmentHeader::decode(&head)).flatten() else {
+        let Some(header) = read_exactly(&file, &mut head, 0)?.then(|| SegmentHeader::decode(&head)).flatten()
+        else {
             continue;
         };
         if header.start == start {

@@ -219,11 +219,14 @@ impl SpoolWriter {
                 position
             }
             None => {
-                self.rotate_at(gap.from, Totals {
-                    offset: gap.from,
-                    stdout: self.totals.stdout - gap.stdout,
-                    stderr: self.totals.stderr - gap.stderr,
-                })?;
+                self.rotate_at(
+                    gap.from,
+                    Totals {
+                        offset: gap.from,
+                        stdout: self.totals.stdout - gap.stdout,
+                        stderr: self.totals.stderr - gap.stderr,
+                    },
+                )?;
                 self.write(&[&gap.encode()])?;
                 self.position - GAP_RECORD as u64
             }

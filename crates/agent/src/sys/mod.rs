@@ -1,5 +1,8 @@
 //! The few system calls that have no safe wrapper elsewhere. Everything unsafe of the agent is in this module.
-#![allow(unsafe_code, reason = "fork, exec, signals and the user database need the C library; each use says why it is sound")]
+#![allow(
+    unsafe_code,
+    reason = "fork, exec, signals and the user database need the C library; each use says why it is sound"
+)]
 
 pub mod users;
 
@@ -7,6 +10,8 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+
+use tokio::io::unix::AsyncFd;
 
 /// From linux/sched.h; the C library crate has it in a type too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -141,7 +146,9 @@ pub fn child_signals() -> io::Result<OwnedFd> {
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, libc::SIGCHLD);
         check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()))?;
-        for ignored in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE, libc::SIGTSTP] {
+        for ignored in
+            [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE, libc::SIGTSTP]
+        {
             libc::signal(ignored, libc::SIG_IGN);
         }
         let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
@@ -152,10 +159,15 @@ pub fn child_signals() -> io::Result<OwnedFd> {
 
 /// Sets every signal to its default and blocks none: what a program expects to be started with.
 pub fn reset_signals() {
-    // SAFETY: SIG_DFL installs no code; errors for numbers that cannot be changed have no effect.
+    // The kernel's own call: the C library's refuses the two signals that it uses itself, which may be inherited ignored.
+    // All-zero means the default action, no flags, an empty mask, in every architecture's layout, none of which is longer.
+    const ALL_DEFAULT: [u64; 4] = [0; 4];
+    const MASK_BYTES: usize = 8;
+    // SAFETY: the default action installs no code; errors for numbers that cannot be changed have no effect.
     unsafe {
-        for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+        for signal in 1..=MAX_SIGNAL {
+            let none = ptr::null_mut::<u8>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, ALL_DEFAULT.as_ptr(), none, MASK_BYTES);
         }
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
@@ -174,6 +186,18 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
     }
     // SAFETY: kill touches no memory.
     check(unsafe { libc::kill(pid, signal) })
+}
+
+/// Hands a descriptor to the runtime, to wait for it to be readable or writable.
+///
+/// # Errors
+/// The kernel's.
+///
+/// # Panics
+/// Outside a tokio runtime with I/O.
+pub fn wait_on(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an owned descriptor stays open and the same until its owner is dropped, and the owner is handed over.
+    unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)
 }
 
 /// The largest signal number.

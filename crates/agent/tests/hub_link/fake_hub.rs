@@ -2,11 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use datacentered_agent_lib::run::{JoinOptions, StartOptions};
 use datacentered_link::tls::{self, Fingerprint};
 use datacentered_link::{Answer, Called, Handler, Limits, Link, Request, Side, websocket_config};
 use datacentered_proto::operations::{HostEnrol, HostReport, JobReport as JobReportOperation, SessionHello};
@@ -16,8 +14,8 @@ use datacentered_proto::ops::job::JobReport;
 use datacentered_proto::ops::session::{HelloParams, HelloReply, Subject};
 use datacentered_proto::{ALPN_AGENT, Error, HostId, Operation, PROTOCOL, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, PublicKeyData,
-    SignatureAlgorithm,
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    PublicKeyData, SignatureAlgorithm,
 };
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -100,16 +98,6 @@ impl FakeHub {
 
     pub(crate) fn token(&self) -> String {
         format!("dcj_{SECRET}_{}", self.ca)
-    }
-
-    pub(crate) fn join_options(&self, data_dir: &Path) -> JoinOptions {
-        JoinOptions {
-            url: self.address.to_string(),
-            token: Some(self.token()),
-            name: Some("web-1".into()),
-            labels: [("role".to_owned(), "test".to_owned())].into(),
-            run: StartOptions { data_dir: Some(data_dir.to_owned()), json: false },
-        }
     }
 
     pub(crate) fn with<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {

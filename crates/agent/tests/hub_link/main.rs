@@ -6,11 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use datacentered_agent_lib::hub_link::EnrolError;
-use datacentered_agent_lib::identity::{Identity, IdentityError};
+use datacentered_agent_lib::identity::IdentityError;
 use datacentered_agent_lib::run::{JoinOptions, RunError, StartOptions, join_until, start_until};
-use datacentered_proto::operations::{AgentDrain, JobCancel, JobList};
+use datacentered_proto::operations::{AgentDrain, JobCancel, JobList, OPERATIONS};
 use datacentered_proto::ops::job::{CancelParams, DrainParams, ListParams};
-use datacentered_proto::{Error, JobId, JobState};
+use datacentered_proto::rpc::Cause;
+use datacentered_proto::{Code, Error, JobId, JobState, Served};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +53,16 @@ impl Agent {
     }
 }
 
+fn options(hub: &FakeHub, data_dir: &Path) -> JoinOptions {
+    JoinOptions {
+        url: hub.address.to_string(),
+        token: Some(hub.token()),
+        name: Some("web-1".into()),
+        labels: [("role".to_owned(), "test".to_owned())].into(),
+        run: StartOptions { data_dir: Some(data_dir.to_owned()), json: false },
+    }
+}
+
 fn data_dir() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("tempdir");
     std::fs::write(directory.path().join("agent.toml"), FAST).expect("writes");
@@ -70,7 +81,7 @@ fn job(n: u8) -> JobId {
 #[tokio::test]
 async fn a_host_enrols_once_and_comes_back_with_its_certificate() {
     let (hub, data) = (FakeHub::start().await, data_dir());
-    let agent = Agent::join(hub.join_options(data.path()));
+    let agent = Agent::join(options(&hub, data.path()));
     hub.link(1).await;
     hub.until("facts", |state| (!state.facts.is_empty()).then_some(())).await;
     hub.with(|state| {
@@ -90,7 +101,7 @@ async fn a_host_enrols_once_and_comes_back_with_its_certificate() {
     let agent = Agent::start(data.path());
     hub.link(2).await;
     agent.stop().await;
-    let agent = Agent::join(JoinOptions { token: None, ..hub.join_options(data.path()) });
+    let agent = Agent::join(JoinOptions { token: None, ..options(&hub, data.path()) });
     hub.link(3).await;
     agent.stop().await;
     hub.with(|state| assert_eq!(state.enrolments.len(), 1));
@@ -100,9 +111,12 @@ async fn a_host_enrols_once_and_comes_back_with_its_certificate() {
 async fn an_enrolment_whose_answer_was_lost_is_repeated() {
     let (hub, data) = (FakeHub::start().await, data_dir());
     hub.with(|state| state.lose_enrolments = 1);
-    let agent = Agent::join(hub.join_options(data.path()));
+    let agent = Agent::join(options(&hub, data.path()));
     hub.link(2).await;
-    hub.until("a link with the hub's certificate", |state| state.issued.last().copied().filter(|issued| *issued)).await;
+    hub.until("a link with the hub's certificate", |state| {
+        state.issued.last().copied().filter(|issued| *issued)
+    })
+    .await;
     hub.with(|state| assert_eq!((state.enrolments.len(), state.registry.len()), (2, 1)));
     agent.stop().await;
 }
@@ -111,7 +125,7 @@ async fn an_enrolment_whose_answer_was_lost_is_repeated() {
 async fn a_hub_that_takes_no_repeat_still_knows_the_key() {
     let (hub, data) = (FakeHub::start().await, data_dir());
     hub.with(|state| (state.lose_enrolments, state.forbid_repeats) = (1, true));
-    let agent = Agent::join(hub.join_options(data.path()));
+    let agent = Agent::join(options(&hub, data.path()));
     hub.until("facts", |state| (!state.facts.is_empty()).then_some(())).await;
     agent.stop().await;
     let agent = Agent::start(data.path());
@@ -123,7 +137,7 @@ async fn a_hub_that_takes_no_repeat_still_knows_the_key() {
 #[tokio::test]
 async fn a_hub_with_another_key_is_told_nothing() {
     let (hub, other, data) = (FakeHub::start().await, FakeHub::start().await, data_dir());
-    let options = JoinOptions { token: Some(other.token()), ..hub.join_options(data.path()) };
+    let options = JoinOptions { token: Some(other.token()), ..options(&hub, data.path()) };
     let error = join_error(options).await;
     assert!(matches!(error, RunError::Enrol(EnrolError::Unreachable { .. })), "{error}");
     assert!(error.to_string().contains("is pinned"), "{error}");
@@ -135,19 +149,19 @@ async fn a_hub_with_another_key_is_told_nothing() {
 async fn what_cannot_work_fails_at_once_and_says_what_to_do() {
     let (hub, data) = (FakeHub::start().await, data_dir());
     let wrong = format!("dcj_wrong_{}", hub.token().rsplit('_').next().expect("fingerprint"));
-    let error = join_error(JoinOptions { token: Some(wrong), ..hub.join_options(data.path()) }).await;
+    let error = join_error(JoinOptions { token: Some(wrong), ..options(&hub, data.path()) }).await;
     assert!(error.to_string().contains("no such token"), "{error}");
     assert_eq!(error.exit_code(), 4);
 
-    let nobody = JoinOptions { url: "127.0.0.1:1".into(), ..hub.join_options(data.path()) };
+    let nobody = JoinOptions { url: "127.0.0.1:1".into(), ..options(&hub, data.path()) };
     assert_eq!(join_error(nobody).await.exit_code(), 3);
-    let no_token = JoinOptions { token: None, ..hub.join_options(data.path()) };
+    let no_token = JoinOptions { token: None, ..options(&hub, data.path()) };
     let error = join_error(no_token).await;
     assert!(error.to_string().contains("token create --join"), "{error}");
     assert_eq!(error.exit_code(), 2);
 
     // The second of several addresses works as well as the first.
-    let several = JoinOptions { url: format!("127.0.0.1:1,{}", hub.address), ..hub.join_options(data.path()) };
+    let several = JoinOptions { url: format!("127.0.0.1:1,{}", hub.address), ..options(&hub, data.path()) };
     let agent = Agent::join(several);
     hub.link(1).await;
     let busy = start_until(
@@ -159,14 +173,14 @@ async fn what_cannot_work_fails_at_once_and_says_what_to_do() {
     agent.stop().await;
 
     let other = FakeHub::start().await;
-    let error = join_error(other.join_options(data.path())).await;
+    let error = join_error(options(&other, data.path())).await;
     assert!(matches!(error, RunError::Identity(IdentityError::AnotherHub { .. })), "{error}");
 }
 
 #[tokio::test]
 async fn a_revoked_host_stops_dialling_fast() {
     let (hub, data) = (FakeHub::start().await, data_dir());
-    let agent = Agent::join(hub.join_options(data.path()));
+    let agent = Agent::join(options(&hub, data.path()));
     let link = hub.link(1).await;
     let before = hub.with(|state| {
         state.refuse = Some(Error::forbidden("revoked").with_details(json!({"reason": "revoked"})));
@@ -186,7 +200,7 @@ async fn a_revoked_host_stops_dialling_fast() {
 #[tokio::test]
 async fn a_host_that_the_hub_knows_as_somebody_else_does_not_serve() {
     let (hub, data) = (FakeHub::start().await, data_dir());
-    let agent = Agent::join(hub.join_options(data.path()));
+    let agent = Agent::join(options(&hub, data.path()));
     let link = hub.link(1).await;
     let stranger = "0192d3b0-5f7e-7c51-9b0e-00000000ffff".parse().expect("id");
     hub.with(|state| state.registry.values_mut().for_each(|(id, _)| *id = stranger));
@@ -201,7 +215,7 @@ async fn a_host_that_the_hub_knows_as_somebody_else_does_not_serve() {
 #[tokio::test]
 async fn another_protocol_version_is_no_link() {
     let (hub, data) = (FakeHub::start().await, data_dir());
-    let agent = Agent::join(hub.join_options(data.path()));
+    let agent = Agent::join(options(&hub, data.path()));
     let link = hub.link(1).await;
     hub.with(|state| state.protocol = Some(99));
     link.close("upgraded");
@@ -214,7 +228,7 @@ async fn another_protocol_version_is_no_link() {
 #[tokio::test]
 async fn a_cut_link_comes_back() {
     let (hub, data) = (FakeHub::start().await, data_dir());
-    let agent = Agent::join(hub.join_options(data.path()));
+    let agent = Agent::join(options(&hub, data.path()));
     for count in 1..=5 {
         hub.link(count).await.close("cut by the test");
     }
@@ -225,7 +239,7 @@ async fn a_cut_link_comes_back() {
 #[tokio::test]
 async fn a_draining_hub_is_left_alone_for_as_long_as_it_said() {
     let (hub, data) = (FakeHub::start().await, data_dir());
-    let agent = Agent::join(hub.join_options(data.path()));
+    let agent = Agent::join(options(&hub, data.path()));
     let link = hub.link(1).await;
     let announced = Instant::now();
     link.call::<AgentDrain>(&DrainParams { reconnect_after_ms: 700 }).await.expect("is answered");
@@ -236,9 +250,27 @@ async fn a_draining_hub_is_left_alone_for_as_long_as_it_said() {
 }
 
 #[tokio::test]
+async fn every_operation_of_the_table_that_is_an_agents_has_its_handler() {
+    let (hub, data) = (FakeHub::start().await, data_dir());
+    let agent = Agent::join(options(&hub, data.path()));
+    let link = hub.link(1).await;
+    let bogus = serde_json::value::to_raw_value(&json!({"bogus": 1})).expect("encodes");
+    for spec in OPERATIONS.iter().filter(|spec| spec.served != Served::Link) {
+        let answer = link.call_raw(spec.name, &bogus, Cause::default()).await;
+        let code = answer.expect_err("takes no such parameters").code;
+        let expected = match spec.served {
+            Served::Agent => Code::Invalid,
+            Served::Hub | Served::Link => Code::NotFound,
+        };
+        assert_eq!(code, expected, "{}", spec.name);
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_report_is_repeated_until_it_is_answered() {
     let (hub, data) = (FakeHub::start().await, data_dir());
-    let agent = Agent::join(hub.join_options(data.path()));
+    let agent = Agent::join(options(&hub, data.path()));
     let link = hub.link(1).await;
     let later = || Error::unavailable("the hub's disk is full");
     hub.with(|state| state.report_errors = [later(), later(), later()].into());

@@ -54,7 +54,8 @@ pub(super) async fn order_and_limits(engine: &Engine) {
         engine.bus().publish("n", Bytes::copy_from_slice(&[n])).expect("publish");
     }
     for n in 0..100u8 {
-        let received = tokio::time::timeout(PATIENCE, subscription.recv()).await.expect("in time").expect("open");
+        let received =
+            tokio::time::timeout(PATIENCE, subscription.recv()).await.expect("in time").expect("open");
         let Received::Message(message) = received else { panic!("lagged") };
         assert_eq!(message.payload, &[n][..]);
     }

@@ -49,7 +49,9 @@ pub(super) async fn batches_are_atomic(engine: &Engine) {
     let gone = kv.commit(&bucket, Batch::new().delete(key("a")).delete(key("never"))).await.expect("delete");
     assert_eq!(gone.revisions.len(), 2);
     assert!(get(engine, &bucket, "a").await.is_none());
-    kv.commit(&bucket, Batch::new().check(key("a"), Expect::Absent).put(key("a"), "new")).await.expect("again");
+    kv.commit(&bucket, Batch::new().check(key("a"), Expect::Absent).put(key("a"), "new"))
+        .await
+        .expect("again");
 }
 
 pub(super) async fn conflicts_carry_what_is_there(engine: &Engine) {
@@ -76,7 +78,11 @@ pub(super) async fn revisions_ascend(engine: &Engine) {
     for round in 0..50 {
         let mut batch = Batch::new();
         for n in (0..=round % 7).rev() {
-            batch = if n % 3 == 2 { batch.delete(key(&format!("k{n}"))) } else { batch.put(key(&format!("k{n}")), "v") };
+            batch = if n % 3 == 2 {
+                batch.delete(key(&format!("k{n}")))
+            } else {
+                batch.put(key(&format!("k{n}")), "v")
+            };
         }
         let writes = batch.writes().len();
         let committed = engine.kv().commit(&bucket, batch).await.expect("commit");
@@ -121,7 +127,10 @@ pub(super) async fn buckets_are_apart(engine: &Engine) {
     kv.commit(&two, Batch::new().check(key("a"), Expect::Absent).put(key("a"), "2")).await.expect("commit");
     assert_eq!(get(engine, &one, "a").await.expect("a").value, "1");
     let epoch = kv.bucket_epoch(&one).await.expect("epoch");
-    assert!((1..=32).contains(&epoch.len()) && epoch.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()));
+    assert!(
+        (1..=32).contains(&epoch.len())
+            && epoch.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+    );
     assert!((1..=32).contains(&engine.epoch().len()));
 }
 
@@ -164,15 +173,47 @@ pub(super) async fn every_durability(engine: &Engine) {
         let bucket = bucket(&format!("{durability:?}"));
         let kv = engine.kv();
         kv.open_bucket(&bucket, durability).await.expect("open");
-        let committed = kv.commit(&bucket, Batch::new().put(key("a"), "1").delete(key("b"))).await.expect("commit");
+        let committed =
+            kv.commit(&bucket, Batch::new().put(key("a"), "1").delete(key("b"))).await.expect("commit");
         assert!(committed.revisions[0] < committed.revisions[1]);
         assert_eq!(get(engine, &bucket, "a").await.expect("a").revision, committed.revisions[0]);
         let conflict = Batch::new().check(key("a"), Expect::Absent).delete(key("a"));
         assert!(matches!(kv.commit(&bucket, conflict).await, Err(Error::Conflict { .. })));
-        let mut watch =
-            kv.watch(&bucket, crate::Prefix::all(), WatchFrom::Start).await.expect("watch");
+        let mut watch = kv.watch(&bucket, crate::Prefix::all(), WatchFrom::Start).await.expect("watch");
         let batch = super::next(&mut watch).await;
         assert!(batch.caught_up && batch.revision >= committed.revisions[1]);
         assert_eq!(batch.changes.iter().filter(|change| change.value.is_some()).count(), 1);
     }
+}
+
+/// Whoever has seen one key of a batch sees the others too.
+pub(super) async fn reads_see_batches_whole(engine: &Engine) {
+    const COMMITS: u64 = 400;
+    let bucket = open(engine, Durability::Interval).await;
+    let writer = tokio::spawn({
+        let (engine, bucket) = (engine.clone(), bucket.clone());
+        async move {
+            for n in 1..=COMMITS {
+                // The one that is read last is written last.
+                let batch =
+                    (0..20).fold(Batch::new(), |batch, k| batch.put(key(&format!("k{k:02}")), n.to_string()));
+                engine.kv().commit(&bucket, batch).await.expect("commit");
+            }
+        }
+    });
+    let number = |entry: Option<Entry>| {
+        entry.map_or(0, |entry| {
+            std::str::from_utf8(&entry.value).expect("text").parse::<u64>().expect("number")
+        })
+    };
+    loop {
+        let first = number(get(engine, &bucket, "k00").await);
+        let second = number(get(engine, &bucket, "k19").await);
+        assert!(second >= first, "a read after {first} saw {second}");
+        if first == COMMITS {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    writer.await.expect("writer");
 }

@@ -53,7 +53,9 @@ pub(super) async fn idempotent_by_source(engine: &Engine) {
     let at = |source_id, payload| Append { span: 1, ..item(Position::Next { source_id }, payload) };
     let state = append(engine, "events", vec![at(5, "a"), at(9, "b")]).await.expect("append");
     assert_eq!((state.end, state.last_source_id), (2, 9));
-    let state = append(engine, "events", vec![at(5, "a"), at(9, "b"), at(12, "c"), at(12, "c")]).await.expect("append");
+    let state = append(engine, "events", vec![at(5, "a"), at(9, "b"), at(12, "c"), at(12, "c")])
+        .await
+        .expect("append");
     assert_eq!((state.end, state.last_source_id), (3, 12));
     assert_eq!(text(engine, "events", 0, 100).await, "abc");
     let plain = Append { span: 1, ..item(Position::End, "d") };
@@ -73,7 +75,11 @@ pub(super) async fn holes(engine: &Engine) {
 }
 
 pub(super) async fn reads_contain_the_offset(engine: &Engine) {
-    let items = vec![item(Position::End, "abc"), Append { span: 10, ..item(Position::End, "de") }, item(Position::End, "fgh")];
+    let items = vec![
+        item(Position::End, "abc"),
+        Append { span: 10, ..item(Position::End, "de") },
+        item(Position::End, "fgh"),
+    ];
     append(engine, "r", items).await.expect("append");
     for (from, starts) in [(0, 0), (2, 0), (3, 3), (12, 3), (13, 13), (15, 13)] {
         let page = engine.log().read(&log_name("r"), from, 1000).await.expect("read");
@@ -93,7 +99,7 @@ pub(super) async fn reads_contain_the_offset(engine: &Engine) {
 
 pub(super) async fn pages(engine: &Engine) {
     let all: Vec<_> = (0..500).map(|n| item(Position::End, &format!("{n},"))).collect();
-    let expected: String = (0..500).map(|n| format!("{n},")).collect();
+    let expected = (0..500).map(|n| format!("{n},")).collect::<Vec<_>>().concat();
     append(engine, "p", all).await.expect("append");
     for page in [0, 1, 10, 100_000] {
         assert!(text(engine, "p", 0, page).await == expected, "pages of {page}");
@@ -114,7 +120,9 @@ pub(super) async fn pages(engine: &Engine) {
 pub(super) async fn trims(engine: &Engine) {
     let log = log_name("t");
     engine.log().trim(&log, 5).await.expect("nothing to trim");
-    append(engine, "t", ["abc", "de", "fgh"].map(|text| item(Position::End, text)).to_vec()).await.expect("append");
+    append(engine, "t", ["abc", "de", "fgh"].map(|text| item(Position::End, text)).to_vec())
+        .await
+        .expect("append");
     // Inside an item: it stays.
     engine.log().trim(&log, 4).await.expect("trim");
     assert!(matches!(engine.log().read(&log, 0, 10).await, Err(Error::Gap { oldest: 3 })));
@@ -193,11 +201,15 @@ pub(super) async fn limits(engine: &Engine) {
     assert!(matches!(append(engine, "l", many).await, Err(Error::TooLarge { .. })));
     let nothing = Append { span: 0, ..item(Position::End, "x") };
     assert!(matches!(append(engine, "l", vec![nothing]).await, Err(Error::Invalid { .. })));
-    let memory = engine.log().append(&log_name("l"), vec![item(Position::End, "x")], Durability::Memory).await;
+    let memory =
+        engine.log().append(&log_name("l"), vec![item(Position::End, "x")], Durability::Memory).await;
     assert!(matches!(memory, Err(Error::Invalid { .. })));
     assert_eq!(append(engine, "l", Vec::new()).await.expect("nothing").end, 0);
     let huge = u64::MAX - 1;
-    assert!(matches!(append(engine, "l", vec![item(Position::At(huge), "x")]).await, Err(Error::Hole { .. })));
+    assert!(matches!(
+        append(engine, "l", vec![item(Position::At(huge), "x")]).await,
+        Err(Error::Hole { .. })
+    ));
 }
 
 /// One item of an append that does not fit refuses them all.

@@ -21,7 +21,12 @@ type State = BTreeMap<Key, (u64, Bytes)>;
 type Looker = tokio::task::JoinHandle<Vec<(u64, State)>>;
 
 /// Follows until the view reaches `last`, which is told later.
-fn look(mut watch: Watch, mut view: State, slow: bool, mut last: tokio::sync::watch::Receiver<u64>) -> Looker {
+fn look(
+    mut watch: Watch,
+    mut view: State,
+    slow: bool,
+    mut last: tokio::sync::watch::Receiver<u64>,
+) -> Looker {
     tokio::spawn(async move {
         let mut seen: Vec<(u64, State)> = Vec::new();
         while seen.last().is_none_or(|(revision, _)| *revision < *last.borrow_and_update()) {
@@ -92,7 +97,11 @@ fn random_batch(random: &mut Random, model: &State) -> Batch {
 }
 
 fn restricted(state: &State, prefix: &Prefix) -> State {
-    state.iter().filter(|(name, _)| prefix.matches(name)).map(|(name, at)| (name.clone(), at.clone())).collect()
+    state
+        .iter()
+        .filter(|(name, _)| prefix.matches(name))
+        .map(|(name, at)| (name.clone(), at.clone()))
+        .collect()
 }
 
 pub(super) async fn random_batches(engine: &Engine) {
@@ -125,7 +134,8 @@ async fn random_batches_at(engine: &Engine, random: &mut Random, durability: Dur
             lookers.push((prefix, look(watch, view, slow, last.clone())));
         }
         let batch = random_batch(random, &model);
-        let failed = batch.checks().iter().find(|(name, expect)| !expect.holds(model.get(name).map(|at| at.0)));
+        let failed =
+            batch.checks().iter().find(|(name, expect)| !expect.holds(model.get(name).map(|at| at.0)));
         let failed = failed.map(|(name, _)| name.clone());
         let writes = batch.writes().to_vec();
         match (engine.kv().commit(&bucket, batch).await, failed) {
@@ -193,7 +203,10 @@ pub(super) async fn random_appends(engine: &Engine) {
                     Err(Error::Gap { oldest: said }) => assert!(from < *oldest && said == *oldest),
                     Err(other) => panic!("{other:?}"),
                     Ok(page) => {
-                        assert_eq!((page.end, page.oldest, from >= end), (end, *oldest, page.items.is_empty()));
+                        assert_eq!(
+                            (page.end, page.oldest, from >= end),
+                            (end, *oldest, page.items.is_empty())
+                        );
                         for item in page.items {
                             let range = item.offset as usize..(item.offset + item.span) as usize;
                             assert!(model[range] == item.payload[..], "the content differs");
@@ -206,7 +219,8 @@ pub(super) async fn random_appends(engine: &Engine) {
                 let longest = if random.below(10) == 0 { 20_000 } else { 200 };
                 let length = 1 + random.below(longest);
                 let payload: Vec<u8> = vec![n as u8; length as usize];
-                let item = Append { position: Position::At(start), span: length, payload: payload.clone().into() };
+                let item =
+                    Append { position: Position::At(start), span: length, payload: payload.clone().into() };
                 let durability = if random.below(4) == 0 { Durability::Always } else { Durability::Interval };
                 let result = engine.log().append(&logs[which], vec![item], durability).await;
                 if start == end {

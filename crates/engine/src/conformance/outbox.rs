@@ -28,7 +28,10 @@ async fn numbers(engine: &Engine, log: &str) -> Vec<u64> {
         return Vec::new();
     }
     let page = engine.log().read(&log_name(log), 0, 1 << 20).await.expect("read");
-    page.items.iter().map(|item| std::str::from_utf8(&item.payload).expect("text").parse().expect("n")).collect()
+    page.items
+        .iter()
+        .map(|item| std::str::from_utf8(&item.payload).expect("text").parse().expect("n"))
+        .collect()
 }
 
 async fn left(engine: &Engine, bucket: &Bucket) -> usize {
@@ -44,8 +47,8 @@ pub(super) async fn moves_once_in_order(engine: &Engine) {
         revisions.push(effect(engine, &bucket, n, if n % 10 == 9 { "audit" } else { "events" }).await);
     }
     // As after a crash between append and delete: the first entries are in the log already.
-    for n in 0..3 {
-        let position = Position::Next { source_id: revisions[n] };
+    for (n, revision) in revisions.iter().take(3).enumerate() {
+        let position = Position::Next { source_id: *revision };
         let item = Append { position, span: 1, payload: n.to_string().into() };
         engine.log().append(&log_name("events"), vec![item], Durability::Always).await.expect("append");
     }

@@ -104,7 +104,8 @@ pub(super) async fn batches_are_seen_whole(engine: &Engine) {
             let mut last = 0;
             for n in 0..COMMITS {
                 let value = n.to_string();
-                let batch = ["x", "y", "z"].iter().fold(Batch::new(), |b, name| b.put(key(name), value.clone()));
+                let batch =
+                    ["x", "y", "z"].iter().fold(Batch::new(), |b, name| b.put(key(name), value.clone()));
                 last = commit(&engine, &bucket, batch).await[2];
             }
             last
@@ -141,7 +142,10 @@ pub(super) async fn deletions_are_told(engine: &Engine) {
     let last = commit(engine, &bucket, Batch::new().delete(key("a"))).await[0];
     let mut late = watch(engine, &bucket, "", WatchFrom::After(before)).await;
     let batch = next(&mut late).await;
-    assert_eq!(batch.changes.last().map(|change| (change.revision, change.value.is_none())), Some((last, true)));
+    assert_eq!(
+        batch.changes.last().map(|change| (change.revision, change.value.is_none())),
+        Some((last, true))
+    );
     let mut start = watch(engine, &bucket, "", WatchFrom::Start).await;
     let held: Vec<_> = next(&mut start).await.changes.into_iter().filter(|c| c.value.is_some()).collect();
     assert_eq!(held.len(), 1, "only `b` is there");
@@ -194,7 +198,12 @@ pub(super) async fn many_entries_in_revision_order(engine: &Engine) {
     let mut watch = watch(engine, &bucket, "", WatchFrom::Start).await;
     let mut view = View::default();
     view.apply(&next(&mut watch).await);
-    let late = commit(engine, &bucket, Batch::new().delete(key("e.0")).put(key("e.1"), "late").put(key("f"), "late")).await;
+    let late = commit(
+        engine,
+        &bucket,
+        Batch::new().delete(key("e.0")).put(key("e.1"), "late").put(key("f"), "late"),
+    )
+    .await;
     view.reach(&mut watch, late[2]).await;
     assert_eq!(view.entries.len() as u64, ENTRIES);
     assert!(!view.entries.contains_key(&key("e.0")));
@@ -205,7 +214,11 @@ pub(super) async fn prefixes(engine: &Engine) {
     let bucket = open(engine).await;
     let mut hosts = watch(engine, &bucket, "host", WatchFrom::Start).await;
     next(&mut hosts).await;
-    let all = Batch::new().put(key("host.a"), "1").put(key("hosts.b"), "1").put(key("host"), "1").put(key("host.c.d"), "1");
+    let all = Batch::new()
+        .put(key("host.a"), "1")
+        .put(key("hosts.b"), "1")
+        .put(key("host"), "1")
+        .put(key("host.c.d"), "1");
     commit(engine, &bucket, all).await;
     assert_eq!(names(&next(&mut hosts).await), ["host.a", "host.c.d"]);
     commit(engine, &bucket, Batch::new().put(key("job.a"), "1")).await;

@@ -195,7 +195,13 @@ impl Output {
         self.frame(kind::END, &json(&end)?)
     }
 
-    fn keyspace(&mut self, number: u8, keyspace: u8, store: &Store, snapshot: &fjall::Snapshot) -> Result<()> {
+    fn keyspace(
+        &mut self,
+        number: u8,
+        keyspace: u8,
+        store: &Store,
+        snapshot: &fjall::Snapshot,
+    ) -> Result<()> {
         let mut content = vec![number, keyspace];
         for guard in snapshot.iter(store.keyspace(keyspace)) {
             let (key, value) = guard.into_inner().map_err(read_error)?;

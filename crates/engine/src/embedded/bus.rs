@@ -153,7 +153,11 @@ impl Bus for LocalBus {
     fn publish(&self, subject: &str, payload: Bytes) -> Result<()> {
         validate_subject(subject)?;
         if payload.len() > MAX_MESSAGE {
-            return Err(Error::TooLarge { what: "a message", size: payload.len() as u64, max: MAX_MESSAGE as u64 });
+            return Err(Error::TooLarge {
+                what: "a message",
+                size: payload.len() as u64,
+                max: MAX_MESSAGE as u64,
+            });
         }
         if self.0.closed.is_cancelled() {
             return Err(Error::Closed);
@@ -252,7 +256,9 @@ mod tests {
         }
         assert_eq!(subscription.recv().await.expect("recv"), Received::Lagged(3));
         for n in 3..5u8 {
-            let Received::Message(message) = subscription.recv().await.expect("recv") else { panic!("lagged") };
+            let Received::Message(message) = subscription.recv().await.expect("recv") else {
+                panic!("lagged")
+            };
             assert_eq!(message.payload, &[n][..]);
         }
         for _ in 0..2 {

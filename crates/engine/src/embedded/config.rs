@@ -97,7 +97,9 @@ impl EmbeddedConfig {
         ];
         for (name, value, least) in needs {
             if value < least {
-                return Err(Error::invalid(format!("the setting `{name}` is {value}, it must be at least {least}")));
+                return Err(Error::invalid(format!(
+                    "the setting `{name}` is {value}, it must be at least {least}"
+                )));
             }
         }
         // A semaphore cannot hold more permits than this; nobody means such a value.

@@ -105,7 +105,8 @@ fn read_file<T: serde::de::DeserializeOwned>(path: &Path, what: &str) -> Result<
 }
 
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| "unknown".into(), |id| id.trim().into())
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| "unknown".into(), |id| id.trim().into())
 }
 
 /// Makes the directory where needed and takes its lock.
@@ -199,7 +200,10 @@ impl DataDir {
             let before: State = read_file(&self.path.join(STATE), "the state file")?.unwrap_or_default();
             if !before.clean && before.boot != boot {
                 self.version.epoch = random_name(EPOCH_LENGTH)?;
-                tracing::warn!(epoch = self.version.epoch, "the machine went down without a clean stop: new epoch");
+                tracing::warn!(
+                    epoch = self.version.epoch,
+                    "the machine went down without a clean stop: new epoch"
+                );
                 write_file(&self.path, VERSION, &self.version)?;
             }
         }
@@ -236,7 +240,9 @@ fn read_version(path: &Path) -> Result<Option<Version>> {
     }
     let version: Option<Version> = read_file(path, what)?;
     let plain = |epoch: &str| {
-        !epoch.is_empty() && epoch.len() <= 32 && epoch.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+        !epoch.is_empty()
+            && epoch.len() <= 32
+            && epoch.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
     };
     match version {
         Some(version) if !plain(&version.epoch) => Err(damaged(what, path)),

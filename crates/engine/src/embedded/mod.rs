@@ -4,8 +4,8 @@
 //! has one writer thread: it drains a bounded queue, judges and writes what it found as one group, syncs at most once,
 //! then makes the group visible and answers it. Reads go to the store directly.
 
-pub mod backup;
 mod background;
+pub mod backup;
 mod bus;
 mod config;
 mod counters;

@@ -103,14 +103,12 @@ impl<R: Send + 'static> Queue<R> {
         match self.sender.try_send(queued) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(Error::Closed),
-            Err(mpsc::error::TrySendError::Full(queued)) => self
-                .sender
-                .send_timeout(queued, self.wait)
-                .await
-                .map_err(|e| match e {
+            Err(mpsc::error::TrySendError::Full(queued)) => {
+                self.sender.send_timeout(queued, self.wait).await.map_err(|e| match e {
                     mpsc::error::SendTimeoutError::Timeout(_) => Error::Limited { what: "queue_max" },
                     mpsc::error::SendTimeoutError::Closed(_) => Error::Closed,
-                }),
+                })
+            }
         }
     }
 
@@ -241,7 +239,7 @@ mod tests {
         let failure = Failure::default();
         let (queue, thread) = start(&failure);
         assert_eq!(queue.ask(10, |reply| Ask::Number(7, reply)).await.expect("answer"), 7);
-        let (release, until) = std::sync::mpsc::channel();
+        let (release, until) = std::sync::mpsc::sync_channel(1);
         queue.send(Ask::Hang(until), 3000).await.expect("send");
         let number = |n| Ask::Number(n, oneshot::channel().0);
         assert!(matches!(queue.send(number(1), 3000).await, Err(Error::Limited { what: "queue_bytes" })));

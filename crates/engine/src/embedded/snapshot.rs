@@ -15,7 +15,9 @@ pub(crate) struct Barrier {
 }
 
 /// Releases the writer when dropped.
-pub(crate) struct Release(#[expect(dead_code, reason = "what counts is that it is dropped")] mpsc::SyncSender<()>);
+pub(crate) struct Release(
+    #[expect(dead_code, reason = "what counts is that it is dropped")] mpsc::SyncSender<()>,
+);
 
 impl Barrier {
     /// A barrier, where its snapshot arrives, and what releases it.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use fjall::{Database, Keyspace, PersistMode};
+use fjall::{Database, Keyspace, PersistMode, Readable};
 use tokio_util::sync::CancellationToken;
 
 use super::dir::DataDir;
@@ -48,7 +48,9 @@ impl Failure {
     pub(crate) fn check(&self) -> Result<()> {
         match self.why.get() {
             None => Ok(()),
-            Some(why) => Err(Error::Unavailable { why: format!("the engine failed before: {why}; restart it") }),
+            Some(why) => {
+                Err(Error::Unavailable { why: format!("the engine failed before: {why}; restart it") })
+            }
         }
     }
 }
@@ -86,7 +88,10 @@ impl Ops {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.0.iter().map(|((_, key), value)| (key.len() + value.as_ref().map_or(0, |v| v.len())) as u64).sum()
+        self.0
+            .iter()
+            .map(|((_, key), value)| (key.len() + value.as_ref().map_or(0, |v| v.len())) as u64)
+            .sum()
     }
 }
 
@@ -196,6 +201,12 @@ impl Store {
         self.db.snapshot()
     }
 
+    /// Reads what is visible: a group is seen whole, also over several reads.
+    pub(crate) fn get_visible(&self, keyspace: u8, key: &[u8]) -> Result<Option<fjall::Slice>> {
+        self.db.snapshot().get(self.keyspace(keyspace), key).map_err(read_error)
+    }
+
+    /// Reads the newest, for the writer alone: beside it, a group that is just being applied would be seen in part.
     pub(crate) fn get(&self, keyspace: u8, key: &[u8]) -> Result<Option<fjall::Slice>> {
         self.keyspace(keyspace).get(key).map_err(read_error)
     }
@@ -221,10 +232,14 @@ impl Store {
         let free = fs.f_bavail.saturating_mul(fs.f_frsize);
         let least = if forgets { self.min_free / 4 } else { self.min_free };
         // What is in memory has still to go to tables, and what is written now goes to the journal and to a table.
-        let pending = self.db.write_buffer_size().saturating_add(bytes.saturating_mul(2));
+        let written = if forgets { 0 } else { self.db.write_buffer_size() };
+        let pending = written.saturating_add(bytes.saturating_mul(2));
         if self.min_free > 0 && free < least.saturating_add(pending) {
             return Err(Error::Unavailable {
-                why: format!("the disk of {} has only {free} bytes free; free some space", self.path.display()),
+                why: format!(
+                    "the disk of {} has only {free} bytes free; free some space",
+                    self.path.display()
+                ),
             });
         }
         Ok(())

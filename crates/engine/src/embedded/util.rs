@@ -54,7 +54,8 @@ impl Stop {
         let deadline = Instant::now() + time;
         let mut stopped = lock(&self.stopped);
         while !*stopped {
-            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
+            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+            else {
                 return false;
             };
             stopped = self.changed.wait_timeout(stopped, left).unwrap_or_else(PoisonError::into_inner).0;

@@ -20,6 +20,7 @@ use crate::config::Limits;
 use crate::dispatch::Table;
 
 pub use authorize::{authorize, least_role};
+pub(crate) use limiter::address_key;
 pub use limiter::Limiter;
 pub use maintain::maintain;
 pub use passwords::Passwords;

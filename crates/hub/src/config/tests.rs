@@ -44,6 +44,7 @@ fn mistakes_name_their_line() {
         ("[tls]\ncert = \"a.pem\"\n", 2, "tls.key"),
         ("[retention]\nrun_age_ms = 5\n", 2, "run_age_ms"),
         ("a = \n", 1, ""),
+        ("origins = [\"https://a.example/\"]\n", 1, "origin"),
         ("[embedded]\nqueue_max = 0\n", 1, "queue_max"),
     ] {
         let error = load(file, HubOptions::default(), &[]).expect_err(file).to_string();

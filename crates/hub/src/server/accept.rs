@@ -27,7 +27,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a browser without TLS is told.
 const TLS_NEEDED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
-    connection: close\r\ncontent-length: 45\r\n\r\nThis port speaks TLS only: begin with https:\n\n";
+    connection: close\r\ncontent-length: 59\r\n\r\nThis port speaks TLS only; begin the address with https://\n";
 
 /// What the accept loops share.
 pub(super) struct Acceptor {

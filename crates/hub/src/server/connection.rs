@@ -17,7 +17,7 @@ pub(crate) struct Connection(Arc<Inner>);
 struct Inner {
     door: Door,
     peer: Peer,
-    host_key: Option<Arc<HostKey>>,
+    host_key: Option<HostKey>,
     admitted: Mutex<Option<Admitted>>,
     _permit: OwnedSemaphorePermit,
     _counted: Counted,
@@ -36,7 +36,7 @@ impl Connection {
         Self(Arc::new(Inner {
             door,
             peer,
-            host_key: host_key.map(Arc::new),
+            host_key,
             admitted: Mutex::new(admitted),
             _permit: permit,
             _counted: counted,
@@ -54,7 +54,7 @@ impl Connection {
     }
 
     /// The key that the TLS handshake proved, on the agents' side.
-    pub(crate) fn host_key(&self) -> Option<Arc<HostKey>> {
+    pub(crate) fn host_key(&self) -> Option<HostKey> {
         self.0.host_key.clone()
     }
 

@@ -25,7 +25,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What another user is told.
 const REFUSED: &[u8] = b"HTTP/1.1 403 Forbidden\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
-    content-length: 163\r\n\r\n{\"type\":\"urn:datacentered:error:forbidden\",\"title\":\"forbidden\",\"status\":403,\
+    content-length: 164\r\n\r\n{\"type\":\"urn:datacentered:error:forbidden\",\"title\":\"forbidden\",\"status\":403,\
     \"code\":\"forbidden\",\"detail\":\"only the hub's own user and root may use its local socket\"}";
 
 /// The bound socket; its file goes when it is dropped.

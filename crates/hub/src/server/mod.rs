@@ -11,19 +11,22 @@ mod listen;
 mod local;
 mod serve;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use datacentered_proto::Error;
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::access::{self, SetupSecret};
 use crate::hub::Hub;
 use crate::identity::machine_name;
-use crate::{metrics, web};
+use crate::web;
 
 pub(crate) use admission::Admission;
 pub(crate) use connection::Connection;
@@ -58,9 +61,6 @@ pub enum ServerError {
     /// A setting is wrong.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
-    /// The store cannot be written.
-    #[error("the setup link cannot be prepared; see the log of the store")]
-    Store(#[source] datacentered_proto::Error),
 }
 
 /// What the hub listens on.
@@ -88,90 +88,134 @@ impl Listening {
 
     /// What to print at the start: for programs one JSON object a line, for people a few sentences.
     pub fn announcement(&self, as_json: bool) -> String {
+        let mut lines = Vec::new();
         if as_json {
-            let mut text = json!({
+            let listening = json!({
                 "event": "listening",
                 "url": self.url,
                 "address": self.address.to_string(),
                 "plain": self.plain.map(|plain| format!("http://{plain}")),
                 "socket": self.socket,
                 "web_fingerprint": self.web_fingerprint,
-            })
-            .to_string();
-            text.push('\n');
+            });
+            lines.push(listening.to_string());
+            lines.extend(self.setup_link().map(|link| json!({"event": "setup", "link": link}).to_string()));
+        } else {
+            lines.push(format!("Listening on {} (certificate {})", self.url, self.web_fingerprint));
+            let plain = self.plain.map(|plain| format!("Listening on http://{plain} without TLS, for this machine only"));
+            lines.extend(plain);
+            lines.push(format!("Local administration: --hub unix:{}", self.socket.display()));
             if let Some(link) = self.setup_link() {
-                text.push_str(&json!({"event": "setup", "link": link}).to_string());
-                text.push('\n');
+                lines.push("No account yet. This link makes the first one, once:".into());
+                lines.push(format!("  {link}"));
             }
-            return text;
         }
-        let mut text = format!("Listening on {} (certificate {})\n", self.url, self.web_fingerprint);
-        if let Some(plain) = self.plain {
-            text.push_str(&format!("Listening on http://{plain} without TLS, for this machine only\n"));
-        }
-        text.push_str(&format!("Local administration: --hub unix:{}\n", self.socket.display()));
-        if let Some(link) = self.setup_link() {
-            text.push_str(&format!("No account yet. Make the first one with this link, good for one use:\n  {link}\n"));
-        }
-        text
-    }
-
-    /// Prints it on standard output.
-    pub fn announce(&self, as_json: bool) -> std::io::Result<()> {
-        use std::io::Write as _;
-        let mut out = std::io::stdout().lock();
-        out.write_all(self.announcement(as_json).as_bytes())?;
-        out.flush()
+        lines.push(String::new());
+        lines.join("\n")
     }
 }
 
-/// Opens every door and starts what belongs to them. Everything ends with the hub's stop token.
-pub async fn start(hub: &Arc<Hub>) -> Result<Listening, ServerError> {
-    raise_file_limit();
-    let limits = &hub.config.limits;
-    let tls = listen::tcp(hub.config.listen_address()?)?;
-    let address = listen::local_address(&tls)?;
-    let plain = match hub.config.plain_address()? {
-        Some(address) => Some(listen::tcp(address)?),
-        None => None,
-    };
-    let plain_address = plain.as_ref().map(listen::local_address).transpose()?;
-    let socket = local::bind(&hub.config.socket_path())?;
-    let setup = access::prepare_setup(hub).await.map_err(ServerError::Store)?;
+/// The open doors of a hub, before anybody is let in.
+pub struct Server {
+    tls: TcpListener,
+    address: SocketAddr,
+    plain: Option<(TcpListener, SocketAddr)>,
+    local: local::LocalSocket,
+}
 
-    let face = web::Face::new(hub);
-    let acceptor = Arc::new(Acceptor {
-        hub: hub.clone(),
-        admission: Admission::new(
-            limits.connections_unauthenticated,
-            limits.connections_per_address_unauthenticated,
-        ),
-        connections: Arc::new(Semaphore::new(limits.connections)),
-        agents: web::agent_router(&face),
-        web: web::router(&face),
-    });
-    hub.tasks.spawn("accept-tls", accept::run(acceptor.clone(), tls, Transport::Tls));
-    if let Some(plain) = plain {
-        hub.tasks.spawn("accept-plain", accept::run(acceptor.clone(), plain, Transport::Plain));
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
     }
-    hub.tasks.spawn("accept-local", local::run(acceptor, socket));
-    hub.tasks.spawn("access", access::maintain(hub.clone()));
-    hub.tasks.spawn("metrics", metrics::upkeep(hub.clone()));
-    hub.tasks.spawn("reload", reload_on_hangup(hub.clone()));
+}
 
-    let url = match &hub.config.public_url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None => format!("https://{}", public_authority(address).await),
-    };
-    tracing::info!(%address, plain = ?plain_address, url, "listening");
-    Ok(Listening {
-        url,
-        address,
-        plain: plain_address,
-        socket: hub.config.socket_path(),
-        web_fingerprint: hub.identity.web_fingerprint(),
-        setup,
-    })
+impl Server {
+    /// Takes every port and socket of the settings.
+    pub async fn bind(hub: &Arc<Hub>) -> Result<Self, ServerError> {
+        raise_file_limit();
+        let tls = listen::tcp(hub.config.listen_address()?)?;
+        let address = listen::local_address(&tls)?;
+        let plain = match hub.config.plain_address()? {
+            Some(address) => {
+                let listener = listen::tcp(address)?;
+                let address = listen::local_address(&listener)?;
+                Some((listener, address))
+            }
+            None => None,
+        };
+        let local = local::bind(&hub.config.socket_path())?;
+        Ok(Self { tls, address, plain, local })
+    }
+
+    /// What it listens on. While there is no account, this makes a new setup secret, and earlier ones end.
+    pub async fn listening(&self, hub: &Arc<Hub>) -> Result<Listening, Error> {
+        let url = match &hub.config.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("https://{}", public_authority(self.address).await),
+        };
+        Ok(Listening {
+            url,
+            address: self.address,
+            plain: self.plain.as_ref().map(|(_, address)| *address),
+            socket: hub.config.socket_path(),
+            web_fingerprint: hub.identity.web_fingerprint(),
+            setup: access::prepare_setup(hub).await?,
+        })
+    }
+
+    /// Prints what it listens on, and the setup link while there is no account, on standard output.
+    pub async fn announce(&self, hub: &Arc<Hub>) -> Result<(), Error> {
+        let listening = self.listening(hub).await?;
+        tracing::info!(url = listening.url, address = %listening.address, plain = ?listening.plain, "listening");
+        let text = listening.announcement(hub.config.json_events);
+        let print = || {
+            let mut out = std::io::stdout().lock();
+            out.write_all(text.as_bytes())?;
+            out.flush()
+        };
+        // Nobody may be reading it any more, as after `| head -1`; the hub works all the same.
+        if let Err(error) = print() {
+            tracing::warn!(%error, "what the hub listens on could not be printed");
+        }
+        Ok(())
+    }
+
+    /// Lets everybody in, until the hub stops.
+    pub fn serve(self, hub: &Arc<Hub>) {
+        let limits = &hub.config.limits;
+        let face = web::Face::new(hub);
+        let acceptor = Arc::new(Acceptor {
+            hub: hub.clone(),
+            admission: Admission::new(
+                limits.connections_unauthenticated,
+                limits.connections_per_address_unauthenticated,
+            ),
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            agents: web::agent_router(&face),
+            web: web::router(&face),
+        });
+        hub.tasks.spawn_vital("accept TLS", accept::run(acceptor.clone(), self.tls, Transport::Tls));
+        if let Some((plain, _)) = self.plain {
+            hub.tasks.spawn_vital("accept plain", accept::run(acceptor.clone(), plain, Transport::Plain));
+        }
+        hub.tasks.spawn_vital("accept local", local::run(acceptor, self.local));
+        hub.tasks.spawn("reload", reload_on_hangup(hub.clone()));
+    }
+}
+
+/// Waits for the signal to go down: SIGTERM or SIGINT.
+pub async fn stop_signal(hub: &Arc<Hub>) {
+    let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
+    match signals {
+        Ok((mut terminate, mut interrupt)) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        },
+        Err(error) => {
+            tracing::warn!(%error, "signals cannot be waited for; the hub goes down only with SIGKILL");
+            hub.stop.cancelled().await;
+        }
+    }
 }
 
 /// The host and port that others reach this address by: the machine's name where it can be looked up.
@@ -232,5 +276,7 @@ fn raise_file_limit() {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod harness;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use datacentered_engine::Key;
 use datacentered_engine::kv::Change;
 use datacentered_engine::record::Record;
 use datacentered_proto::ops::run::{Counts, OfflinePolicy};
@@ -330,9 +329,4 @@ fn replace<K: std::hash::Hash + Eq, V>(map: &mut HashMap<K, V>, key: K, value: O
         Some(value) => map.insert(key, value),
         None => map.remove(&key),
     };
-}
-
-/// The key prefix of a kind, for messages.
-pub fn kind_of(key: &Key) -> String {
-    key.tokens().next().unwrap_or_default().into_owned()
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datacentered_link::{
-    Answer, Called, CloseReason, Handler, Limits, Link, Request, Side, StreamEvent, StreamReader, websocket_config,
+    Answer, Called, CloseReason, Handler, Limits, Link, Request, Side, StreamEvent, StreamReader,
+    websocket_config,
 };
 use datacentered_proto::ops::{StreamEnd, StreamOpen};
 use datacentered_proto::rpc::{self, Cause};
@@ -92,7 +93,10 @@ pub(crate) struct Raw {
 }
 
 /// A link that was dialled by a raw peer.
-pub(crate) async fn raw_peer(limits: &Limits, handler: Arc<dyn Handler>) -> (Raw, Link, JoinSet<CloseReason>) {
+pub(crate) async fn raw_peer(
+    limits: &Limits,
+    handler: Arc<dyn Handler>,
+) -> (Raw, Link, JoinSet<CloseReason>) {
     let (a, b) = tokio::io::duplex(16 * 1024);
     let (a, b) = (ws(a, Role::Client).await, ws(b, Role::Server).await);
     let (link, driver) = Link::start(b, Side::Accepted, handler, limits.clone());

@@ -37,7 +37,7 @@ impl Fleet {
 }
 
 /// `demo`.
-pub(crate) async fn run(ui: &Ui, demo: Demo) -> Result<()> {
+pub(crate) async fn run(ui: Ui, demo: Demo) -> Result<()> {
     let mut leave = Leave::listen()?;
     let place = Place::make()?;
     let mut fleet = Fleet::default();
@@ -59,7 +59,7 @@ pub(crate) async fn run(ui: &Ui, demo: Demo) -> Result<()> {
 }
 
 /// Stays up until the person has seen enough.
-async fn stay(ui: &Ui, place: &Place, proven: &Proven, fleet: &mut Fleet, leave: &mut Leave) -> Result<()> {
+async fn stay(ui: Ui, place: &Place, proven: &Proven, fleet: &mut Fleet, leave: &mut Leave) -> Result<()> {
     if !ui.json() {
         ui.line(&next_steps(place, proven))?;
     }
@@ -75,7 +75,9 @@ async fn stay(ui: &Ui, place: &Place, proven: &Proven, fleet: &mut Fleet, leave:
 
 /// Waits until one of the processes ends, which it should not.
 async fn fallen(fleet: &mut Fleet) -> Failure {
-    let (Some(hub), Some(agent)) = (&mut fleet.hub, &mut fleet.agent) else { return std::future::pending().await };
+    let (Some(hub), Some(agent)) = (&mut fleet.hub, &mut fleet.agent) else {
+        return std::future::pending().await;
+    };
     tokio::select! {
         failure = hub.ended() => failure,
         failure = agent.ended() => failure,
@@ -93,10 +95,17 @@ async fn cancel_all(client: &Client) {
 }
 
 fn next_steps(place: &Place, proven: &Proven) -> String {
-    let program = std::env::args_os().next().map_or_else(|| "datacentered".into(), |name| {
-        // A name from PATH works in the other terminal as it is; a relative path may not.
-        if name.as_encoded_bytes().contains(&b'/') { std::env::current_exe().unwrap_or_else(|_| name.into()) } else { name.into() }
-    });
+    let program = std::env::args_os().next().map_or_else(
+        || "datacentered".into(),
+        |name| {
+            // A name from PATH works in the other terminal as it is; a relative path may not.
+            if name.as_encoded_bytes().contains(&b'/') {
+                std::env::current_exe().unwrap_or_else(|_| name.into())
+            } else {
+                name.into()
+            }
+        },
+    );
     let command = format!("{} --hub unix:{}", program.display(), place.socket().display());
     let host = &proven.host;
     let setup = match &proven.setup {

@@ -34,8 +34,11 @@ impl Place {
             .map_err(|error| Failure::failed(format!("cannot make {}: {error}", path.display())))?;
         let place = Self { path };
         if place.socket().as_os_str().len() > LONGEST_SOCKET {
-            let too_long = Failure::failed(format!("the path of {} is too long for a local socket", place.socket().display()))
-                .hint("set TMPDIR to a shorter directory");
+            let too_long = Failure::failed(format!(
+                "the path of {} is too long for a local socket",
+                place.socket().display()
+            ))
+            .hint("set TMPDIR to a shorter directory");
             fs::remove_dir(&place.path).ok();
             return Err(too_long);
         }

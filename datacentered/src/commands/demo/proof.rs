@@ -19,7 +19,8 @@ use crate::text::outcome;
 use crate::ui::Ui;
 
 /// The first command.
-const COMMAND: &str = "echo \"hello from $(uname -n), $(uname -sr)\"; for i in 1 2 3; do echo \"line $i\"; done";
+const COMMAND: &str =
+    "echo \"hello from $(uname -n), $(uname -sr)\"; for i in 1 2 3; do echo \"line $i\"; done";
 
 /// What was shown to work.
 #[derive(Debug)]
@@ -33,11 +34,16 @@ pub(super) struct Proven {
 }
 
 /// Starts everything, runs the first command, and says so.
-pub(super) async fn prove(ui: &Ui, place: &Place, fleet: &mut Fleet) -> Result<Proven> {
+pub(super) async fn prove(ui: Ui, place: &Place, fleet: &mut Fleet) -> Result<Proven> {
     let hub = fleet.hub.insert(Server::start("hub", place.path(), hub_args(place))?);
-    let listening = hub.event("listening").await?;
-    let url = text(&listening, "url").ok_or_else(|| Failure::failed("the hub did not say where it listens"))?;
-    let setup = text(&listening, "setup");
+    let mut listening = hub.event("listening").await?;
+    let url =
+        text(&listening, "url").ok_or_else(|| Failure::failed("the hub did not say where it listens"))?;
+    // A fresh hub has no account, so the link for the first one comes right behind.
+    let setup = text(&hub.event("setup").await?, "link");
+    if let Some(listening) = listening.as_object_mut() {
+        listening.insert("setup".to_owned(), json!(setup));
+    }
     tell(ui, &listening, || {
         let setup = setup.as_ref().map(|link| format!("\nsetup    {link}")).unwrap_or_default();
         format!("hub      {url}{setup}")
@@ -106,12 +112,12 @@ fn first_run(clock: &Clock, host: &str) -> CreateParams {
     }
 }
 
-fn tell_command(ui: &Ui, host: &str) -> Result<()> {
+fn tell_command(ui: Ui, host: &str) -> Result<()> {
     if ui.json() { Ok(()) } else { ui.line(&format!("run      on {}: a first command", clean(host))) }
 }
 
 /// Prints the output as it comes, and hands back how the target ended.
-async fn follow(ui: &Ui, client: &Client, run: RunId, host: &str) -> Result<Target> {
+async fn follow(ui: Ui, client: &Client, run: RunId, host: &str) -> Result<Target> {
     let mut output = client.output(run, None, 0);
     let mut lines = crate::commands::run::Lines::default();
     let prefix = format!("  {} | ", clean(host));
@@ -150,6 +156,6 @@ fn text(event: &Value, name: &str) -> Option<String> {
     event.get(name).and_then(Value::as_str).map(str::to_owned)
 }
 
-fn tell(ui: &Ui, event: &Value, text: impl FnOnce() -> String) -> Result<()> {
+fn tell(ui: Ui, event: &Value, text: impl FnOnce() -> String) -> Result<()> {
     if ui.json() { ui.object(event) } else { ui.line(&text()) }
 }

@@ -51,7 +51,8 @@ impl Server {
         directory: &Path,
         args: impl IntoIterator<Item = OsString>,
     ) -> Result<Self> {
-        let unstartable = |error: std::io::Error| Failure::failed(format!("cannot start the {name}: {error}"));
+        let unstartable =
+            |error: std::io::Error| Failure::failed(format!("cannot start the {name}: {error}"));
         let program = std::env::current_exe().map_err(unstartable)?;
         let log = directory.join(format!("{name}.log"));
         let messages = File::create(&log).map_err(unstartable)?;
@@ -89,7 +90,11 @@ impl Server {
         match timeout(READY_WITHIN, said).await {
             Ok(Some(value)) => Ok(value),
             Ok(None) => Err(self.ended().await),
-            Err(_) => Err(self.failure(&format!("the {} did not get ready within {} s", self.name, READY_WITHIN.as_secs()))),
+            Err(_) => Err(self.failure(&format!(
+                "the {} did not get ready within {} s",
+                self.name,
+                READY_WITHIN.as_secs()
+            ))),
         }
     }
 

@@ -42,7 +42,7 @@ impl Interrupts {
 
 /// Listens while a run is followed; comes back when the person wants to leave.
 pub(crate) async fn listen(
-    ui: &Ui,
+    ui: Ui,
     state: &StateLine,
     client: &Client,
     run: RunId,
@@ -54,7 +54,8 @@ pub(crate) async fn listen(
         state.suspend(|| ui.message(&format!("left; the run goes on: datacentered run attach {run}")));
         return;
     }
-    state.suspend(|| ui.message(&format!("cancelling run {run} and waiting for its outcome; Ctrl-C again leaves at once")));
+    let told = format!("cancelling run {run} and waiting for its outcome; Ctrl-C again leaves at once");
+    state.suspend(|| ui.message(&told));
     let cancelled = async {
         if let Err(error) = cancel(client, run).await {
             let failure = Failure::from(error);

@@ -22,13 +22,13 @@ use crate::text::{duration, selector};
 use crate::ui::Ui;
 
 /// `run --on ...`.
-pub(crate) async fn run(ui: &Ui, global: &Global, create: Create) -> Result<()> {
+pub(crate) async fn run(ui: Ui, global: &Global, create: Create) -> Result<()> {
     let literal = selector::literal(&create.on).is_some();
     let result = connect_and_run(ui, global, create, literal).await;
     if literal { result.map_err(as_ssh) } else { result }
 }
 
-async fn connect_and_run(ui: &Ui, global: &Global, create: Create, literal: bool) -> Result<()> {
+async fn connect_and_run(ui: Ui, global: &Global, create: Create, literal: bool) -> Result<()> {
     if global.token.as_deref() == Some("-") && (create.stdin || is_stdin(create.script.as_deref())) {
         return Err(Failure::usage("standard input cannot be both the token and the input of the run")
             .hint("give the token as --token @FILE"));
@@ -41,7 +41,7 @@ async fn connect_and_run(ui: &Ui, global: &Global, create: Create, literal: bool
 }
 
 async fn create_and_follow(
-    ui: &Ui,
+    ui: Ui,
     client: &Client,
     params: &CreateParams,
     literal: bool,
@@ -154,7 +154,8 @@ mod tests {
     use clap::Parser;
 
     fn parse(args: &[&str]) -> CreateParams {
-        let cli = crate::args::Cli::try_parse_from([&["datacentered", "run"], args].concat()).expect("parses");
+        let cli =
+            crate::args::Cli::try_parse_from([&["datacentered", "run"], args].concat()).expect("parses");
         let crate::args::Command::Run(run) = cli.command else { panic!("a run") };
         params(run.create).expect("reads")
     }
@@ -162,9 +163,38 @@ mod tests {
     #[test]
     fn options_become_parameters() {
         let params = parse(&[
-            "--on", "web-*", "--on", "db1", "-i", "--timeout", "90s", "--offline", "queue", "--expires", "7d", "--user",
-            "www", "--env", "A=1", "--env", "B=x=y", "--cwd", "/srv", "--max-parallel", "3", "--merge", "--when-full",
-            "discard", "--max-memory", "256M", "--max-processes", "9", "--", "sh", "-c", "echo \"$A\"",
+            "--on",
+            "web-*",
+            "--on",
+            "db1",
+            "-i",
+            "--timeout",
+            "90s",
+            "--offline",
+            "queue",
+            "--expires",
+            "7d",
+            "--user",
+            "www",
+            "--env",
+            "A=1",
+            "--env",
+            "B=x=y",
+            "--cwd",
+            "/srv",
+            "--max-parallel",
+            "3",
+            "--merge",
+            "--when-full",
+            "discard",
+            "--max-memory",
+            "256M",
+            "--max-processes",
+            "9",
+            "--",
+            "sh",
+            "-c",
+            "echo \"$A\"",
         ]);
         insta::assert_snapshot!(
             serde_json::to_string_pretty(&serde_json::json!({"on": params.on, "exec": params.exec,

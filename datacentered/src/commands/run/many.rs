@@ -111,7 +111,7 @@ struct Row {
 
 /// Where all targets stand.
 struct Board<'a> {
-    ui: &'a Ui,
+    ui: Ui,
     state: &'a StateLine,
     writer: &'a Writer,
     offline: OfflinePolicy,
@@ -132,7 +132,7 @@ struct Finished {
 
 impl<'a> Board<'a> {
     fn new(
-        ui: &'a Ui,
+        ui: Ui,
         targets: Vec<Target>,
         offline: OfflinePolicy,
         state: &'a StateLine,
@@ -233,11 +233,8 @@ impl<'a> Board<'a> {
         }
         let failed = self.failed();
         ok -= failed;
-        let mut text = format!("{queued} queued, {running} running, {ok} ok, {failed} failed");
-        if unknown > 0 {
-            text.push_str(&format!(", {unknown} not heard of"));
-        }
-        self.state.set(text);
+        let unheard = if unknown > 0 { format!(", {unknown} not heard of") } else { String::new() };
+        self.state.set(format!("{queued} queued, {running} running, {ok} ok, {failed} failed{unheard}"));
     }
 
     fn failed(&self) -> usize {

@@ -26,25 +26,27 @@ use crate::ui::Ui;
 use cancel::OnInterrupt;
 pub(crate) use cancel::cancel as cancel_run;
 pub(crate) use prefix::Lines;
-pub(crate) use wait::ended as wait_for;
 use report::Document;
+pub(crate) use wait::ended as wait_for;
 
 /// Runs that are searched for the beginning of an id.
 const SEARCHED: u32 = 1000;
 
 /// `run ...`.
-pub(crate) async fn run(ui: &Ui, global: &Global, run: Run) -> Result<()> {
+pub(crate) async fn run(ui: Ui, global: &Global, run: Run) -> Result<()> {
     let Some(command) = run.command else { return create::run(ui, global, run.create).await };
     if !run.create.on.is_empty() || !run.create.argv.is_empty() {
-        return Err(Failure::usage("--on and a command do not go with 'list', 'show', 'attach' and the others")
-            .hint("to run a command of that name, put it behind '--'"));
+        return Err(Failure::usage(
+            "--on and a command do not go with 'list', 'show', 'attach' and the others",
+        )
+        .hint("to run a command of that name, put it behind '--'"));
     }
     let client = connect::connect(global).await?;
     let result = follow_up(ui, &client, command).await;
     connect::finish(client, result).await
 }
 
-async fn follow_up(ui: &Ui, client: &Client, command: RunCommand) -> Result<()> {
+async fn follow_up(ui: Ui, client: &Client, command: RunCommand) -> Result<()> {
     match command {
         RunCommand::List { limit, host, active } => list(ui, client, limit, host, active).await,
         RunCommand::Show { id } => {
@@ -58,7 +60,9 @@ async fn follow_up(ui: &Ui, client: &Client, command: RunCommand) -> Result<()> 
         }
         RunCommand::Cancel { id, hosts } => {
             let run = resolve(client, &id).await?;
-            let reply = client.call::<RunCancel>(&wire::CancelParams { key: client.clock().key(), run, hosts }).await?;
+            let reply = client
+                .call::<RunCancel>(&wire::CancelParams { key: client.clock().key(), run, hosts })
+                .await?;
             reached(ui, reply, "cancelled", "will be cancelled when their host is back")
         }
         RunCommand::Signal { id, signal, hosts } => {
@@ -69,13 +73,15 @@ async fn follow_up(ui: &Ui, client: &Client, command: RunCommand) -> Result<()> 
         }
         RunCommand::Abandon { id, hosts } => {
             let run = resolve(client, &id).await?;
-            let reply = client.call::<RunAbandon>(&wire::AbandonParams { key: client.clock().key(), run, hosts }).await?;
+            let reply = client
+                .call::<RunAbandon>(&wire::AbandonParams { key: client.clock().key(), run, hosts })
+                .await?;
             reached(ui, reply, "given up", "are still under way")
         }
     }
 }
 
-fn reached(ui: &Ui, reply: wire::ReachedReply, done: &str, pending: &str) -> Result<()> {
+fn reached(ui: Ui, reply: wire::ReachedReply, done: &str, pending: &str) -> Result<()> {
     ui.reply(&reply, || match (reply.targets, reply.pending) {
         (targets, 0) => format!("{targets} {done}"),
         (targets, left) => format!("{targets} {done}, {left} {pending}"),
@@ -87,7 +93,7 @@ struct Listed {
     runs: Vec<wire::RunSummary>,
 }
 
-async fn list(ui: &Ui, client: &Client, limit: u32, host: Option<String>, active: bool) -> Result<()> {
+async fn list(ui: Ui, client: &Client, limit: u32, host: Option<String>, active: bool) -> Result<()> {
     let mut listed = Listed { runs: Vec::new() };
     let mut next = None;
     loop {
@@ -119,14 +125,16 @@ async fn resolve(client: &Client, text: &str) -> Result<RunId> {
     let params = wire::ListParams { limit: Some(SEARCHED), ..wire::ListParams::default() };
     let runs: Vec<RunId> = client.call::<RunList>(&params).await?.runs.iter().map(|run| run.run).collect();
     short_id::find(text, &runs).map_err(|unresolved| match unresolved {
-        Unresolved::None => Failure::usage(format!("no run begins with '{text}'"))
-            .hint(format!("the latest {SEARCHED} runs were searched; older ones are found by their whole id")),
-        Unresolved::Several => Failure::usage(format!("more than one run begins with '{text}'"))
-            .hint("give more of the id"),
+        Unresolved::None => Failure::usage(format!("no run begins with '{text}'")).hint(format!(
+            "the latest {SEARCHED} runs were searched; older ones are found by their whole id"
+        )),
+        Unresolved::Several => {
+            Failure::usage(format!("more than one run begins with '{text}'")).hint("give more of the id")
+        }
     })
 }
 
-async fn attach(ui: &Ui, client: &Client, run: RunId, host: Option<String>, from: u64) -> Result<()> {
+async fn attach(ui: Ui, client: &Client, run: RunId, host: Option<String>, from: u64) -> Result<()> {
     let interrupts = cancel::Interrupts::catch()?;
     let following = Following { ui, client, run, interrupts, on_interrupt: OnInterrupt::Leave, stdin: false };
     if ui.json() {
@@ -149,7 +157,7 @@ async fn attach(ui: &Ui, client: &Client, run: RunId, host: Option<String>, from
 
 /// A run that is being followed to its end.
 struct Following<'a> {
-    ui: &'a Ui,
+    ui: Ui,
     client: &'a Client,
     run: RunId,
     interrupts: cancel::Interrupts,

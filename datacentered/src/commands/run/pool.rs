@@ -114,7 +114,8 @@ impl Pool {
     pub(super) fn update(&mut self, index: usize, target: &Target) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let had_unread = slot.has_unread();
-        slot.known = slot.known.max(target.stdout_bytes.saturating_add(target.stderr_bytes)).max(target.stored_bytes);
+        slot.known =
+            slot.known.max(target.stdout_bytes.saturating_add(target.stderr_bytes)).max(target.stored_bytes);
         slot.state = slot.state.max(target.state);
         match slot.place {
             Place::Outside => self.enqueue(index),

@@ -71,7 +71,8 @@ mod tests {
             assert!(lines.partial.len() <= LONGEST_LINE);
         }
         lines.finish(b"", &mut out);
-        assert_eq!(out.iter().filter(|byte| **byte == b'x').count(), 400_000);
+        out.retain(|byte| *byte == b'x');
+        assert_eq!(out.len(), 400_000);
     }
 
     proptest! {

@@ -54,7 +54,9 @@ impl Document {
         let offline = self.summary.offline;
         self.targets
             .iter()
-            .filter(|target| target.outcome.as_ref().is_some_and(|outcome| outcome::counts_as_failed(outcome, offline)))
+            .filter(|target| {
+                target.outcome.as_ref().is_some_and(|outcome| outcome::counts_as_failed(outcome, offline))
+            })
             .count()
     }
 
@@ -143,7 +145,11 @@ pub(crate) fn list(runs: &[RunSummary], now: Timestamp) -> String {
             clean(&run.by),
             shorten(&run.on.join(" or "), 30),
             shorten(&run.command, 40),
-            if counts.all_ended() { "ended".to_owned() } else { format!("{} to go", counts.queued + counts.under_way) },
+            if counts.all_ended() {
+                "ended".to_owned()
+            } else {
+                format!("{} to go", counts.queued + counts.under_way)
+            },
             counts.succeeded.to_string(),
             counts.failed.to_string(),
         ]

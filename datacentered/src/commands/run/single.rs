@@ -59,7 +59,7 @@ pub(super) async fn follow(following: Following<'_>, host: Option<String>, from:
 }
 
 struct Printing<'a> {
-    ui: &'a Ui,
+    ui: Ui,
     client: &'a Client,
     run: RunId,
     host: Option<String>,

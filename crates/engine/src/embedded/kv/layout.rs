@@ -185,7 +185,8 @@ mod tests {
         assert!(decode_state(encode_state(9, None)).expect("state").value.is_none());
         let change = decode_change(&change_key(7, 9), &encode_change(true, &key)).expect("change");
         assert_eq!(change, (9, true, key.clone()));
-        let tombstone = decode_tombstone(&tombstone_key(7, 9), &encode_tombstone(5, &key)).expect("tombstone");
+        let tombstone =
+            decode_tombstone(&tombstone_key(7, 9), &encode_tombstone(5, &key)).expect("tombstone");
         assert_eq!(tombstone, (9, 5, key));
     }
 

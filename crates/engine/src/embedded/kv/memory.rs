@@ -89,8 +89,7 @@ impl MemoryBucket {
             }
             self.changes.insert(revision, write.key.clone());
             self.bytes += cost(&write.key, value.as_ref());
-            self.keys
-                .insert(write.key.clone(), State { revision, value: value.clone(), deleted_at: now_ms });
+            self.keys.insert(write.key.clone(), State { revision, value: value.clone(), deleted_at: now_ms });
             changes.push(Change { key: write.key, revision, value });
         }
         let revisions = changes.iter().map(|change| change.revision).collect();

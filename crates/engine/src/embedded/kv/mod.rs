@@ -231,7 +231,12 @@ impl Kv for EmbeddedKv {
             if durability == Durability::Memory {
                 return self.shared.open_memory(bucket);
             }
-            if self.shared.find(bucket).and_then(|handle| handle.disk()).is_some_and(|(_, now)| now == durability) {
+            if self
+                .shared
+                .find(bucket)
+                .and_then(|handle| handle.disk())
+                .is_some_and(|(_, now)| now == durability)
+            {
                 return Ok(());
             }
             self.queue.ask(0, |reply| Request::Open { name: bucket.clone(), durability, reply }).await
@@ -270,7 +275,12 @@ impl Kv for EmbeddedKv {
         })
     }
 
-    fn watch<'a>(&'a self, bucket: &'a Bucket, prefix: Prefix, from: WatchFrom) -> BoxFuture<'a, Result<Watch>> {
+    fn watch<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        prefix: Prefix,
+        from: WatchFrom,
+    ) -> BoxFuture<'a, Result<Watch>> {
         Box::pin(async move {
             let handle = self.shared.bucket(bucket)?;
             Ok(Watch::new(BucketWatch::new(self.shared.clone(), handle, prefix, from)?))

@@ -95,7 +95,11 @@ impl BucketWatch {
                 if !chunk.changes.is_empty() || (chunk.done && self.first) {
                     // After a piece, the one that completes it is owed even when it is empty.
                     self.first = !chunk.done;
-                    return Ok(WatchBatch { changes: chunk.changes, revision: self.view, caught_up: chunk.done });
+                    return Ok(WatchBatch {
+                        changes: chunk.changes,
+                        revision: self.view,
+                        caught_up: chunk.done,
+                    });
                 }
                 continue;
             }

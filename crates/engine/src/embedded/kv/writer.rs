@@ -176,11 +176,18 @@ impl KvWriter {
         Ok(first)
     }
 
-    fn open(&mut self, group: &mut Group, name: &Bucket, durability: Durability) -> Result<Option<Arc<BucketHandle>>> {
+    fn open(
+        &mut self,
+        group: &mut Group,
+        name: &Bucket,
+        durability: Durability,
+    ) -> Result<Option<Arc<BucketHandle>>> {
         let known = group.new_buckets.get(name).cloned().or_else(|| self.shared.find(name));
         if let Some(handle) = known {
             let Kind::Disk { id, .. } = &handle.kind else {
-                return Err(Error::invalid(format!("bucket `{name}` is kept in memory; that cannot be changed")));
+                return Err(Error::invalid(format!(
+                    "bucket `{name}` is kept in memory; that cannot be changed"
+                )));
             };
             let revisions = self.revisions.get_mut(id).ok_or(Error::Closed)?;
             if revisions.record.durability != durability {
@@ -207,7 +214,13 @@ impl KvWriter {
     }
 
     /// Forgets old deletions. Returns the new floor and how many went.
-    fn expire(&mut self, group: &mut Group, bucket: &BucketHandle, before_ms: u64, keep: usize) -> Result<(u64, u64)> {
+    fn expire(
+        &mut self,
+        group: &mut Group,
+        bucket: &BucketHandle,
+        before_ms: u64,
+        keep: usize,
+    ) -> Result<(u64, u64)> {
         let (id, _) = bucket.disk().ok_or(Error::Closed)?;
         let revisions = self.revisions.get_mut(&id).ok_or(Error::Closed)?;
         let over = bucket.tombstones().saturating_sub(keep as u64) as usize;
@@ -248,7 +261,8 @@ impl KvWriter {
                 Ok(handle) => group.pending.push(Pending::Open { reply, handle, durability }),
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Request::Expire { bucket, before_ms, keep } => match self.expire(group, &bucket, before_ms, keep) {
+            Request::Expire { bucket, before_ms, keep } => match self.expire(group, &bucket, before_ms, keep)
+            {
                 Ok((floor, expired)) => group.pending.push(Pending::Floor { bucket, floor, expired }),
                 Err(error) => tracing::warn!(%error, "deletions could not be forgotten"),
             },
@@ -288,7 +302,11 @@ impl KvWriter {
                 // What a check saw may be a write of this very group, so no conflict can be told either; but it is
                 // certain that nothing of it happened.
                 Pending::Commit { reply, result: Err(_) } => {
-                    drop(reply.send(Err(Error::Unavailable { why: "the group it was judged in failed".into() })));
+                    drop(
+                        reply.send(Err(Error::Unavailable {
+                            why: "the group it was judged in failed".into(),
+                        })),
+                    );
                 }
                 Pending::Commit { reply, .. } => drop(reply.send(Err(fault.error()))),
                 Pending::Open { reply, .. } => drop(reply.send(Err(fault.error()))),
@@ -330,7 +348,7 @@ impl Writer for KvWriter {
 
 /// The value of a stored entry, for reads.
 pub(crate) fn read_entry(store: &Store, bucket: u32, key: &Key) -> Result<Option<Entry>> {
-    let Some(stored) = store.get(0, &layout::entry_key(bucket, key))? else { return Ok(None) };
+    let Some(stored) = store.get_visible(0, &layout::entry_key(bucket, key))? else { return Ok(None) };
     let state = layout::decode_state(Bytes::from(stored))?;
     Ok(state.value.map(|value| Entry { key: key.clone(), revision: state.revision, value }))
 }

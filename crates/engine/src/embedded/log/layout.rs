@@ -73,7 +73,8 @@ pub(crate) fn encode_head(head: &Head) -> Vec<u8> {
 }
 
 pub(crate) fn decode_head(stored: &[u8]) -> Result<Head> {
-    let field = |index: usize| number(stored.get(1 + index * 8..9 + index * 8)).ok_or_else(|| corrupt("log head"));
+    let field =
+        |index: usize| number(stored.get(1 + index * 8..9 + index * 8)).ok_or_else(|| corrupt("log head"));
     if stored.first() != Some(&HEAD_VERSION) {
         return Err(corrupt("log head"));
     }
@@ -113,8 +114,11 @@ pub(crate) fn item_key(key: ItemKey) -> Vec<u8> {
 
 /// The items of a log that start at `from` or later.
 pub(crate) fn items_from(id: u64, from: u64) -> std::ops::RangeInclusive<Vec<u8>> {
-    item_key(ItemKey { id, offset: from, length: 0 })
-        ..=item_key(ItemKey { id, offset: u64::MAX, length: u32::MAX })
+    item_key(ItemKey { id, offset: from, length: 0 })..=item_key(ItemKey {
+        id,
+        offset: u64::MAX,
+        length: u32::MAX,
+    })
 }
 
 /// The items of a log that start at `upto` or earlier.
@@ -153,7 +157,9 @@ mod tests {
 
     #[test]
     fn junk_is_damage_not_a_panic() {
-        assert!(decode_head(b"").is_err() && decode_head(b"\x01short").is_err() && decode_head(&[9; 41]).is_err());
+        assert!(
+            decode_head(b"").is_err() && decode_head(b"\x01short").is_err() && decode_head(&[9; 41]).is_err()
+        );
         assert!(decode_item_key(b"short").is_err() && decode_item_key(&[0; 21]).is_err());
         assert!(decode_grave(b"g").is_err() && decode_id(b"").is_err());
     }

@@ -57,7 +57,7 @@ impl Shared {
 
 /// Where a log stands, if it is there.
 fn read_head(store: &Store, log: &LogName) -> Result<Option<Head>> {
-    store.get(HEADS, &layout::head_key(log))?.map(|stored| layout::decode_head(&stored)).transpose()
+    store.get_visible(HEADS, &layout::head_key(log))?.map(|stored| layout::decode_head(&stored)).transpose()
 }
 
 /// The logs.

@@ -20,12 +20,26 @@ pub(crate) const FORGET_PIECE: usize = 2000;
 
 /// What the writer is asked.
 pub(crate) enum Request {
-    Append { log: LogName, items: Vec<Append>, always: bool, reply: oneshot::Sender<Result<LogState>> },
+    Append {
+        log: LogName,
+        items: Vec<Append>,
+        always: bool,
+        reply: oneshot::Sender<Result<LogState>>,
+    },
     /// Answers whether more is to be trimmed.
-    Trim { log: LogName, before: u64, reply: oneshot::Sender<Result<bool>> },
-    Remove { log: LogName, reply: oneshot::Sender<Result<()>> },
+    Trim {
+        log: LogName,
+        before: u64,
+        reply: oneshot::Sender<Result<bool>>,
+    },
+    Remove {
+        log: LogName,
+        reply: oneshot::Sender<Result<()>>,
+    },
     /// Answers whether more is to be reclaimed.
-    Reclaim { reply: oneshot::Sender<Result<bool>> },
+    Reclaim {
+        reply: oneshot::Sender<Result<bool>>,
+    },
     Barrier(Barrier),
     Stop,
 }
@@ -49,6 +63,13 @@ struct Group {
     pending: Vec<Pending>,
 }
 
+impl Group {
+    fn set_head(&mut self, log: &LogName, head: Head) {
+        self.ops.put(HEADS, layout::head_key(log), layout::encode_head(&head));
+        self.heads.insert(log.clone(), Some(head));
+    }
+}
+
 pub(crate) struct LogWriter {
     shared: Arc<Shared>,
     store: Arc<Store>,
@@ -57,14 +78,19 @@ pub(crate) struct LogWriter {
 
 impl LogWriter {
     pub(crate) fn load(shared: Arc<Shared>, store: Arc<Store>) -> Result<Self> {
-        let last_id = store.get(HEADS, layout::LAST_ID)?.map_or(Ok(0), |stored| layout::decode_id(&stored))?;
+        let last_id =
+            store.get(HEADS, layout::LAST_ID)?.map_or(Ok(0), |stored| layout::decode_id(&stored))?;
         Ok(Self { shared, store, last_id })
     }
 
     fn head(&self, group: &Group, log: &LogName) -> Result<Option<Head>> {
         match group.heads.get(log) {
             Some(head) => Ok(*head),
-            None => super::read_head(&self.store, log),
+            None => self
+                .store
+                .get(HEADS, &layout::head_key(log))?
+                .map(|stored| layout::decode_head(&stored))
+                .transpose(),
         }
     }
 
@@ -104,13 +130,12 @@ impl LogWriter {
         }
         let size: u64 = stored.iter().map(|(_, length, _)| u64::from(*length)).sum();
         self.store.check_room(size, false)?;
-        let id = match known {
-            Some(head) => head.id,
-            None => {
-                self.last_id += 1;
-                group.ops.put(HEADS, layout::LAST_ID.to_vec(), layout::encode_id(self.last_id));
-                self.last_id
-            }
+        let id = if let Some(head) = known {
+            head.id
+        } else {
+            self.last_id += 1;
+            group.ops.put(HEADS, layout::LAST_ID.to_vec(), layout::encode_id(self.last_id));
+            self.last_id
         };
         self.shared.stats.log_appends.fetch_add(1, Ordering::Relaxed);
         self.shared.stats.log_items.fetch_add(stored.len() as u64, Ordering::Relaxed);
@@ -119,13 +144,8 @@ impl LogWriter {
             group.ops.put(ITEMS, layout::item_key(ItemKey { id, offset, length }), &payload[..]);
         }
         group.touched.insert(id);
-        self.set_head(group, log, Head { id, state });
+        group.set_head(log, Head { id, state });
         Ok(state)
-    }
-
-    fn set_head(&self, group: &mut Group, log: &LogName, head: Head) {
-        group.ops.put(HEADS, layout::head_key(log), layout::encode_head(&head));
-        group.heads.insert(log.clone(), Some(head));
     }
 
     /// Trims a piece. Returns whether more is left.
@@ -165,7 +185,7 @@ impl LogWriter {
         }
         if trimmed > 0 {
             group.touched.insert(head.id);
-            self.set_head(group, log, head);
+            group.set_head(log, head);
         }
         Ok(more)
     }

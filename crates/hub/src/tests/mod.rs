@@ -1,0 +1,11 @@
+//! The hub as a whole, with agents that tests script: over real links, without ports or processes.
+
+mod agent;
+mod clients;
+mod faults;
+mod hosts;
+mod idempotency;
+mod jobs;
+mod permissions;
+mod streams;
+mod world;
