@@ -36,5 +36,7 @@ pub(crate) fn run(ui: Ui, token: Option<String>, command: Agent) -> Result<()> {
             run::block_on(run::start(StartOptions { data_dir: data_dir.data_dir, json }))
         }
     };
-    ended.map_err(|error: RunError| Failure::failed(Failure::chain(&error)).exit(Exit::Code(error.exit_code())))
+    ended.map_err(|error: RunError| {
+        Failure::failed(Failure::chain(&error)).exit(Exit::Code(error.exit_code()))
+    })
 }

@@ -122,12 +122,9 @@ fn failed(url: &HubUrl, error: &DialError) -> Failed {
         DialError::Unreachable { source, .. } => {
             Failed::Now { reason: source.to_string(), retry_after: None }
         }
-        DialError::Timeout { .. }
-        | DialError::Tls { .. }
-        | DialError::Status { .. }
-        | DialError::NotAHub { .. } => {
-            let mut reason = error.to_string();
-            let mut source = error.source();
+        other => {
+            let mut reason = other.to_string();
+            let mut source = other.source();
             while let Some(cause) = source {
                 reason = format!("{reason} ({cause})");
                 source = cause.source();

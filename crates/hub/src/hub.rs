@@ -95,6 +95,14 @@ pub struct Hub {
     /// When it was started.
     pub started: Timestamp,
     restored: Option<Timestamp>,
+    view: View,
+}
+
+/// What keeps the view of the store up to date.
+#[derive(Debug)]
+struct View {
+    tasks: Supervisor,
+    stop: CancellationToken,
 }
 
 impl Hub {
@@ -105,8 +113,10 @@ impl Hub {
         let (store, follower) = Store::open(engine.clone()).await?;
         let stop = CancellationToken::new();
         let tasks = Supervisor::new(stop.clone());
-        let following = stop.clone();
-        tasks.spawn_vital("store view", async move {
+        // The view follows until everything that writes has ended.
+        let view = View { tasks: Supervisor::new(stop.clone()), stop: CancellationToken::new() };
+        let following = view.stop.clone();
+        view.tasks.spawn_vital("store view", async move {
             if let Err(error) = follower.run(following).await {
                 tracing::error!(%error, "the view of the store cannot follow");
             }
@@ -131,6 +141,7 @@ impl Hub {
             tasks,
             stop,
             restored,
+            view,
         });
         hosts::mark_all_offline(&hub).await.map_err(HubError::State)?;
         runs::resume_runs(&hub).await.map_err(HubError::State)?;
@@ -158,9 +169,9 @@ impl Hub {
     /// Goes down in good order: no new work, agents told when to come back, everything written.
     pub async fn close(self: Arc<Self>, mover: Mover) {
         self.stop.cancel();
-        if !self.tasks.drain(DRAIN_PATIENCE).await {
-            tracing::warn!("some work did not end in time");
-        }
+        self.tasks.drain(DRAIN_PATIENCE).await;
+        self.view.stop.cancel();
+        self.view.tasks.drain(DRAIN_PATIENCE).await;
         mover.stop().await;
         self.engine.shutdown().await;
     }

@@ -1,6 +1,8 @@
 //! Background work with a name: tracked, its panics told, drained at shutdown.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -12,12 +14,39 @@ use tokio_util::task::TaskTracker;
 pub struct Supervisor {
     tracker: TaskTracker,
     stop: CancellationToken,
+    running: Running,
+}
+
+/// How many tasks run, by name.
+#[derive(Clone, Debug, Default)]
+struct Running(Arc<Mutex<BTreeMap<&'static str, usize>>>);
+
+impl Running {
+    fn enter(&self, name: &'static str) -> Entered {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
+        Entered(self.clone(), name)
+    }
+}
+
+/// Counts a task for as long as it lives.
+struct Entered(Running, &'static str);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut running = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = running.get_mut(self.1) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(self.1);
+            }
+        }
+    }
 }
 
 impl Supervisor {
     /// A supervisor whose tasks are told to stop by `stop`.
     pub fn new(stop: CancellationToken) -> Self {
-        Self { tracker: TaskTracker::new(), stop }
+        Self { tracker: TaskTracker::new(), stop, running: Running::default() }
     }
 
     /// Cancelled when the hub goes down.
@@ -30,7 +59,9 @@ impl Supervisor {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        let entered = self.running.enter(name);
         self.tracker.spawn(async move {
+            let _entered = entered;
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
                 tracing::error!(task = name, "a task panicked; please report this");
             }
@@ -43,7 +74,9 @@ impl Supervisor {
         F: Future<Output = ()> + Send + 'static,
     {
         let stop = self.stop.clone();
+        let entered = self.running.enter(name);
         self.tracker.spawn(async move {
+            let _entered = entered;
             let panicked = AssertUnwindSafe(work).catch_unwind().await.is_err();
             if !stop.is_cancelled() {
                 tracing::error!(task = name, panicked, "a task that the hub needs has ended; stopping");
@@ -52,9 +85,12 @@ impl Supervisor {
         });
     }
 
-    /// Waits until every task has ended, for at most `patience`. Says whether all did.
-    pub async fn drain(&self, patience: Duration) -> bool {
+    /// Waits until every task has ended, for at most `patience`. Those that did not are named in the log.
+    pub async fn drain(&self, patience: Duration) {
         self.tracker.close();
-        tokio::time::timeout(patience, self.tracker.wait()).await.is_ok()
+        if tokio::time::timeout(patience, self.tracker.wait()).await.is_err() {
+            let running = self.running.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            tracing::warn!(?running, "some work did not end in time");
+        }
     }
 }

@@ -16,7 +16,8 @@ use tokio_tungstenite::tungstenite::handshake::client::{Request, generate_key};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::limits::{Limits, websocket_config};
-use crate::socket::{Socket, tune};
+use crate::proxy::Proxy;
+use crate::socket::{self, Socket, tune};
 use crate::tls::{self, Fingerprint, Pin, PinMismatch, TlsError};
 use crate::url::HubUrl;
 
@@ -25,6 +26,8 @@ use crate::url::HubUrl;
 pub struct DialOptions {
     /// Whom to trust and who we are; see [`tls::client_config`]. Needed for every URL with TLS.
     pub tls: Option<Arc<ClientConfig>>,
+    /// The HTTP proxy to go through; never for local sockets and loopback without TLS.
+    pub proxy: Option<Proxy>,
     /// The path of the WebSocket.
     pub path: String,
     /// Headers of the upgrade request, such as a cookie.
@@ -35,7 +38,13 @@ pub struct DialOptions {
 
 impl Default for DialOptions {
     fn default() -> Self {
-        Self { tls: None, path: LINK_PATH.into(), headers: Vec::new(), limits: Limits::default() }
+        Self {
+            tls: None,
+            proxy: None,
+            path: LINK_PATH.into(),
+            headers: Vec::new(),
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -48,6 +57,17 @@ pub enum DialError {
         /// Where.
         url: HubUrl,
         /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The proxy does not get us there.
+    #[error("the proxy {proxy} does not connect to {url}; is it the right one, and does it allow this port?")]
+    Proxy {
+        /// Where.
+        url: HubUrl,
+        /// Through what.
+        proxy: Proxy,
+        /// What went wrong.
         #[source]
         source: io::Error,
     },
@@ -116,9 +136,17 @@ pub async fn connect(url: &HubUrl, options: &DialOptions) -> Result<WebSocketStr
                     let detail = "no key is pinned, so the server cannot be known".into();
                     return Err(DialError::Options { url: url.clone(), detail });
                 };
-                Socket::Tls(Box::new(secure(url, host, config.clone(), tcp(url).await?).await?))
+                Socket::Tls(Box::new(
+                    secure(
+                        url,
+                        host,
+                        config.clone(),
+                        tcp(url, options.proxy.as_ref(), &options.limits).await?,
+                    )
+                    .await?,
+                ))
             }
-            HubUrl::Plain { .. } => Socket::Plain(tcp(url).await?),
+            HubUrl::Plain { .. } => Socket::Plain(tcp(url, None, &options.limits).await?),
             HubUrl::Unix { path } => Socket::Unix(
                 UnixStream::connect(path)
                     .await
@@ -139,7 +167,7 @@ pub async fn fingerprint(url: &HubUrl, options: &DialOptions) -> Result<Fingerpr
     within(url, options, async {
         // No key matches an empty list of pins: the handshake ends where the server has shown its certificate.
         let config = tls::client_config(&[] as &[Pin], None, &[]).map_err(|error| set_up(url, &error))?;
-        match secure(url, host, config, tcp(url).await?).await {
+        match secure(url, host, config, tcp(url, options.proxy.as_ref(), &options.limits).await?).await {
             Err(DialError::Pin { mismatch, .. }) => Ok(mismatch.presented),
             Err(other) => Err(other),
             Ok(_) => Err(DialError::NotAHub { url: url.clone(), detail: "it showed no key".into() }),
@@ -171,9 +199,16 @@ fn set_up(url: &HubUrl, error: &TlsError) -> DialError {
     DialError::Options { url: url.clone(), detail: error.to_string() }
 }
 
-async fn tcp(url: &HubUrl) -> Result<TcpStream, DialError> {
+async fn tcp(url: &HubUrl, proxy: Option<&Proxy>, limits: &Limits) -> Result<TcpStream, DialError> {
     let unreachable = |source| DialError::Unreachable { url: url.clone(), source };
-    let stream = TcpStream::connect(url.authority()).await.map_err(unreachable)?;
+    let patience = limits.handshake_timeout();
+    let stream = match proxy {
+        Some(proxy) => proxy
+            .connect(&url.authority(), patience)
+            .await
+            .map_err(|source| DialError::Proxy { url: url.clone(), proxy: proxy.clone(), source })?,
+        None => socket::connect(&url.authority(), patience).await.map_err(unreachable)?,
+    };
     tune(&stream).map_err(unreachable)?;
     Ok(stream)
 }

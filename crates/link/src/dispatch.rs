@@ -51,7 +51,8 @@ impl Dispatcher {
             Message::Close(frame) => Err(match frame {
                 Some(frame) => CloseReason::ClosedByPeer {
                     code: frame.code.into(),
-                    reason: frame.reason.as_str().to_owned(),
+                    // It goes into logs.
+                    reason: frame.reason.chars().filter(|c| !c.is_control()).collect(),
                 },
                 None => CloseReason::ClosedByPeer { code: 1005, reason: String::new() },
             }),

@@ -18,7 +18,7 @@ use crate::handler::Handler;
 use crate::limits::Limits;
 use crate::receive::{Receiving, StreamReader, Unit};
 use crate::send::StreamWriter;
-use crate::state::{Control, Counters, Pending, Quality, Shared};
+use crate::state::{Control, Counters, Pending, Quality, Shared, give_back};
 
 /// Which end of a link this is. Who dialled gives odd stream numbers, the other side even ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,9 +120,20 @@ impl Link {
         from: u64,
         make: impl FnOnce(StreamOpen) -> O::Params,
     ) -> Result<(O::Reply, StreamReader), Error> {
+        self.open_with_cause::<O>(from, Cause::default(), make).await
+    }
+
+    /// As [`Self::open`], on behalf of another call.
+    pub async fn open_with_cause<O: Operation>(
+        &self,
+        from: u64,
+        cause: Cause,
+        make: impl FnOnce(StreamOpen) -> O::Params,
+    ) -> Result<(O::Reply, StreamReader), Error> {
         let name = O::SPEC.name;
-        let (stream, reader) = self.reader(name, from)?;
-        let (reply, reader) = self.opened(name, &rpc::raw(&make(stream))?, Cause::default(), reader).await?;
+        let (stream, mut reader) = self.reader(name, from)?;
+        let params = rpc::raw(&make(stream)).inspect_err(|_| reader.opened = false)?;
+        let (reply, reader) = self.opened(name, &params, cause, reader).await?;
         Ok((decode(name, &reply)?, reader))
     }
 
@@ -143,9 +154,18 @@ impl Link {
         &self,
         make: impl FnOnce(StreamOpen) -> O::Params,
     ) -> Result<(O::Reply, StreamWriter), Error> {
+        self.upload_with_cause::<O>(Cause::default(), make).await
+    }
+
+    /// As [`Self::upload`], on behalf of another call.
+    pub async fn upload_with_cause<O: Operation>(
+        &self,
+        cause: Cause,
+        make: impl FnOnce(StreamOpen) -> O::Params,
+    ) -> Result<(O::Reply, StreamWriter), Error> {
         let name = O::SPEC.name;
         let raw = |stream| rpc::raw(&make(stream));
-        let (reply, writer) = self.upload_with(name, Cause::default(), raw).await?;
+        let (reply, writer) = self.upload_with(name, cause, raw).await?;
         Ok((decode(name, &reply)?, writer))
     }
 
@@ -329,7 +349,10 @@ struct Forget<'a> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.shared.with(|state| state.pending.remove(&self.id));
+        self.shared.with(|state| {
+            state.pending.remove(&self.id);
+            give_back(&mut state.pending);
+        });
     }
 }
 

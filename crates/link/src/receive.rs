@@ -11,7 +11,7 @@ use datacentered_proto::{Cursor, Effect, Error, operations};
 use serde_json::value::RawValue;
 
 use crate::limits::Limits;
-use crate::state::{Control, Shared};
+use crate::state::{Control, Shared, give_back};
 
 /// One thing on a stream.
 #[derive(Debug)]
@@ -308,7 +308,10 @@ impl StreamReader {
             Some(event) => {
                 if matches!(event, StreamEvent::End(_)) {
                     self.done = true;
-                    self.shared.with(|state| state.receiving.remove(&stream));
+                    self.shared.with(|state| {
+                        state.receiving.remove(&stream);
+                        give_back(&mut state.receiving);
+                    });
                 }
                 Poll::Ready(Some(event))
             }
@@ -326,6 +329,7 @@ impl Drop for StreamReader {
         // The queue is dropped outside the lock.
         let _queue = self.shared.with(|state| {
             let receiving = state.receiving.remove(&stream);
+            give_back(&mut state.receiving);
             if opened && receiving.as_ref().is_some_and(|receiving| !receiving.ended) {
                 state.push(Control::Close(stream));
             }

@@ -11,6 +11,8 @@ use datacentered_proto::frame::{Frame, HEADER_LEN, Kind};
 use datacentered_proto::limits::BULK_CHUNK;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::state::give_back;
+
 /// What a lane may send more at each visit: one bulk message.
 const QUANTUM: usize = BULK_CHUNK + HEADER_LEN;
 
@@ -119,6 +121,7 @@ impl Scheduler {
     /// Forgets a stream and what it has not sent.
     pub(crate) fn remove(&mut self, stream: u32) {
         self.streams.remove(&stream);
+        give_back(&mut self.streams);
     }
 
     /// Puts a message behind the others of its stream; false where the stream has gone.
@@ -182,7 +185,7 @@ impl Scheduler {
                 sending.in_turn = false;
                 self.turns.pop_front();
                 if sending.ended {
-                    self.streams.remove(&stream);
+                    self.remove(stream);
                 }
             }
             return Some(queued.into_message(stream));
@@ -194,5 +197,77 @@ impl Scheduler {
         self.ended = true;
         self.turns = VecDeque::new();
         std::mem::take(&mut self.streams).into_values().filter_map(|sending| sending.waker).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(len: usize) -> Queued {
+        Queued::Bytes { kind: Kind::Stdout, offset: 0, payload: vec![0; len].into() }
+    }
+
+    fn stream_of(message: &Message) -> u32 {
+        match message {
+            Message::Binary(bytes) => Frame::decode(bytes.clone()).expect("a frame").stream,
+            Message::Text(text) => text.len() as u32,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn lanes_take_turns_by_bytes_whatever_their_messages_are() {
+        let mut scheduler = Scheduler::default();
+        // One of large items, one of bulk chunks, one of tiny frames.
+        for stream in [1, 3, 5] {
+            scheduler.open(stream, 0);
+        }
+        for _ in 0..20 {
+            assert!(scheduler.push(1, bytes(200 * 1024)));
+        }
+        for _ in 0..200 {
+            scheduler.push(3, bytes(BULK_CHUNK));
+        }
+        for _ in 0..60_000 {
+            scheduler.push(5, bytes(20));
+        }
+        let mut sent = HashMap::from([(1, 0), (3, 0), (5, 0)]);
+        for _ in 0..40_000 {
+            let message = scheduler.next(0).expect("a message");
+            *sent.entry(stream_of(&message)).or_insert(0) += message.len();
+        }
+        let (least, most) = (sent.values().min().copied(), sent.values().max().copied());
+        assert!(most.zip(least).is_some_and(|(most, least)| most - least < 300 * 1024), "{sent:?}");
+    }
+
+    #[test]
+    fn a_stream_that_begins_waits_for_one_step_of_each_other_at_most() {
+        let mut scheduler = Scheduler::default();
+        for stream in [1, 3] {
+            scheduler.open(stream, 0);
+            for _ in 0..10 {
+                scheduler.push(stream, bytes(BULK_CHUNK));
+            }
+        }
+        scheduler.next(0);
+        scheduler.open(5, 0);
+        scheduler.push(5, bytes(1));
+        let before = (0..10).position(|_| scheduler.next(0).is_some_and(|message| stream_of(&message) == 5));
+        assert!(before.is_some_and(|before| before <= 2), "{before:?}");
+    }
+
+    #[test]
+    fn closing_drops_what_waits_and_sends_the_end_alone() {
+        let mut scheduler = Scheduler::default();
+        scheduler.open(1, 0);
+        scheduler.push(1, bytes(10));
+        scheduler.push(1, bytes(10));
+        scheduler.close(1, "end".into());
+        scheduler.close(1, "again".into());
+        assert_eq!(scheduler.next(0), Some(Message::text("end")));
+        assert_eq!(scheduler.next(0), None);
+        assert!(scheduler.is_idle() && scheduler.len() == 0);
+        assert!(!scheduler.push(1, bytes(1)), "it has gone");
     }
 }

@@ -3,9 +3,11 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 /// Bytes that may wait unsent in the kernel before the socket counts as full. Small, so that what matters now does not wait
@@ -18,6 +20,31 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(stream).set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
     Ok(())
+}
+
+/// Addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 8;
+
+/// Connects to `HOST:PORT`. Where the name has several addresses, each gets its share of `patience`, so that one that
+/// swallows everything does not hide those that answer.
+pub(crate) async fn connect(authority: &str, patience: Duration) -> io::Result<TcpStream> {
+    let addresses: Vec<_> = tokio::net::lookup_host(authority).await?.take(MAX_ADDRESSES).collect();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let share = patience / (addresses.len() as u32 + 1);
+    for (index, address) in addresses.iter().enumerate() {
+        let attempt = TcpStream::connect(address);
+        // The last one may take all that is left; the caller's own timeout bounds it.
+        let connected = if index + 1 == addresses.len() {
+            attempt.await
+        } else {
+            timeout(share, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        };
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// What a dialled link runs over.

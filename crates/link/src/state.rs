@@ -326,3 +326,43 @@ impl Control {
         }
     }
 }
+
+/// What a table may keep for later when it is empty, in entries: an idle link should cost little.
+const KEPT: usize = 32;
+
+/// Gives back the memory of a table that has become empty.
+pub(crate) fn give_back<V>(table: &mut HashMap<impl Eq + std::hash::Hash, V>) {
+    if table.is_empty() && table.capacity() > KEPT {
+        table.shrink_to(KEPT / 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduler::Queued;
+
+    #[tokio::test]
+    async fn the_control_lane_goes_first_and_dropped_calls_do_not_go_at_all() {
+        let shared = Shared::new(Side::Dialled, Limits::default());
+        let (answer, _answered) = oneshot::channel();
+        shared.with(|state| {
+            state.sending.open(1, 0);
+            state.sending.push(1, Queued::Text("item".into()));
+            state.pending.insert(2, Pending { answer, written: false });
+            state.push(Control::Request { id: 1, text: "dropped".into() });
+            state.push(Control::Request { id: 2, text: "call".into() });
+            state.push(Control::Close(7));
+        });
+        let sent: Vec<_> = std::iter::from_fn(|| shared.next_message()).collect();
+        let close = r#"{"jsonrpc":"2.0","method":"stream.close","params":{"stream":7}}"#;
+        assert_eq!(sent, [Message::text("call"), Message::text(close), Message::text("item")]);
+        assert!(shared.with(|state| state.pending[&2].written));
+        assert_eq!(shared.with(|state| state.control_load()), (0, 0));
+    }
+
+    #[test]
+    fn an_idle_links_state_is_small() {
+        assert!(size_of::<Shared>() < 1024, "{}", size_of::<Shared>());
+    }
+}

@@ -92,7 +92,7 @@ impl HubUrl {
     /// `HOST:PORT` as it stands in an HTTP `Host` header and in a TCP address; `localhost` for a local socket.
     pub fn authority(&self) -> String {
         match self {
-            Self::Tls { host, port } | Self::Plain { host, port } => authority(host, *port),
+            Self::Tls { host, port } | Self::Plain { host, port } => authority_of(host, *port),
             Self::Unix { .. } => "localhost".into(),
         }
     }
@@ -136,7 +136,7 @@ impl FromStr for HubUrl {
             let shown = rest.rsplit('@').next().unwrap_or_default();
             return Err(UrlError::Extra(shown.split(['?', '#']).next().unwrap_or_default().into()));
         }
-        let (host, port) = host_and_port(rest)?;
+        let (host, port) = host_and_port(rest, DEFAULT_PORT)?;
         if tls {
             Ok(Self::Tls { host, port })
         } else if is_loopback(&host) {
@@ -147,7 +147,8 @@ impl FromStr for HubUrl {
     }
 }
 
-fn host_and_port(text: &str) -> Result<(String, u16), UrlError> {
+/// Reads `HOST[:PORT]`; IPv6 addresses stand in brackets where a port follows.
+pub(crate) fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16), UrlError> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, port) = rest.split_once(']').ok_or_else(|| UrlError::Host(text.into()))?;
         let address: Ipv6Addr = host.parse().map_err(|_| UrlError::Host(text.into()))?;
@@ -169,7 +170,7 @@ fn host_and_port(text: &str) -> Result<(String, u16), UrlError> {
         (host.to_ascii_lowercase(), port)
     };
     let port = match port {
-        None => DEFAULT_PORT,
+        None => default_port,
         Some(port) => match port.parse::<u16>() {
             Ok(number) if number != 0 && port.bytes().all(|b| b.is_ascii_digit()) => number,
             _ => return Err(UrlError::Port(port.into())),
@@ -189,15 +190,16 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn authority(host: &str, port: u16) -> String {
+/// `HOST:PORT`, with brackets where the host is an IPv6 address.
+pub(crate) fn authority_of(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 impl fmt::Display for HubUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tls { host, port } => write!(f, "wss://{}", authority(host, *port)),
-            Self::Plain { host, port } => write!(f, "ws://{}", authority(host, *port)),
+            Self::Tls { host, port } => write!(f, "wss://{}", authority_of(host, *port)),
+            Self::Plain { host, port } => write!(f, "ws://{}", authority_of(host, *port)),
             Self::Unix { path } => write!(f, "unix:{}", path.display()),
         }
     }

@@ -132,6 +132,48 @@ async fn what_is_not_a_hub_is_said_to_be_none() {
 }
 
 #[tokio::test]
+async fn through_a_proxy() {
+    let certificates = Certificates::new();
+    let mut server = serve(&certificates, false, Limits::default(), echo()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let proxy = listener.local_addr().expect("address");
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut tunnels = JoinSet::new();
+        loop {
+            let Ok((mut stream, _)) = listener.accept().await else { return };
+            tunnels.spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.expect("a request"));
+                }
+                let head = String::from_utf8(head).expect("text");
+                let target = head.split(' ').nth(1).expect("a target").to_owned();
+                if !head.contains("\r\nProxy-Authorization: Basic dTpw\r\n") {
+                    let refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n";
+                    stream.write_all(refusal).await.expect("answers");
+                    return;
+                }
+                let mut onward = tokio::net::TcpStream::connect(target).await.expect("connects");
+                stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.expect("answers");
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut onward).await;
+            });
+        }
+    });
+    let pins = [Pin::Key(certificates.fingerprint())];
+    let through = |text: String| DialOptions { proxy: Some(text.parse().expect("proxy")), ..options(&pins) };
+    let ws = dial::connect(&url(server.address), &through(format!("http://u:p@{proxy}"))).await;
+    within(5, server.links.recv()).await.expect("a link");
+    drop(ws.expect("connects"));
+    let error = dial::connect(&url(server.address), &through(format!("http://{proxy}"))).await;
+    let error = error.expect_err("refused");
+    assert!(
+        matches!(&error, DialError::Proxy { source, .. } if source.to_string().contains("407")),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
 async fn nobody_there_and_nobody_answering() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let at = listener.local_addr().expect("address");

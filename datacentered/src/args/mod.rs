@@ -24,11 +24,14 @@ use crate::text::duration;
     arg_required_else_help = true,
     after_help = "\
 Examples:
-  datacentered demo                            try everything on this machine, nothing is left behind
+  datacentered demo                            try everything here, nothing is left behind
   datacentered login https://hub.example.net:7272
   datacentered host list
   datacentered run --on web1 -- uptime         one host: its output and exit code, as with ssh
   datacentered run --on 'web-*,role=db' -- df -h
+
+Environment: DATACENTERED_HUB, DATACENTERED_TOKEN and DATACENTERED_FINGERPRINT stand for --hub, --token and
+--fingerprint; DATACENTERED_CONFIG names the configuration file; DATACENTERED_LOG=debug logs to standard error.
 
 Exit codes: 0 done, 1 some target failed, 2 usage or nothing matched, 3 not reachable, 4 not allowed."
 )]
@@ -43,41 +46,33 @@ pub(crate) struct Cli {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// The hub: wss://H:P, https://H:P, H:P or unix:PATH; several separated by commas are tried in turn
-    #[arg(long, global = true, value_name = "URL[,URL]", env = "DATACENTERED_HUB", hide_env_values = true)]
+    /// The hub as wss://H:P, H:P or unix:PATH; several are tried in turn
+    #[arg(long, global = true, value_name = "URL[,URL]", env = "DATACENTERED_HUB", hide_env = true)]
     pub(crate) hub: Option<String>,
     /// A token; @FILE reads it from a file, - from standard input
-    #[arg(long, global = true, value_name = "T|@FILE|-", env = "DATACENTERED_TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "T|@FILE|-", env = "DATACENTERED_TOKEN", hide_env = true)]
     pub(crate) token: Option<String>,
-    /// Fingerprint of the hub's web key (SHA-256, hex), for a hub you have not logged in to
-    #[arg(long, global = true, value_name = "F", env = "DATACENTERED_FINGERPRINT", hide_env_values = true)]
+    /// The fingerprint of the hub's web key, for a hub not logged in to
+    #[arg(long, global = true, value_name = "F", env = "DATACENTERED_FINGERPRINT", hide_env = true)]
     pub(crate) fingerprint: Option<String>,
-    /// The context of the configuration to use instead of the current one
+    /// The context to use instead of the current one
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) context: Option<String>,
-    /// How to print
+    /// How to print: table or json
     #[arg(
         short,
         long,
         global = true,
         value_name = "FORMAT",
         default_value = "table",
-        hide_possible_values = true,
-        help = "How to print: table or json"
+        hide_possible_values = true
     )]
     pub(crate) output: Format,
-    /// How long a connection that was up is tried again before giving up
+    /// How long a lost connection is tried again
     #[arg(long, global = true, value_name = "D", default_value = "10m", value_parser = duration::parse)]
     pub(crate) reconnect_timeout: Duration,
     /// The configuration file
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "DATACENTERED_CONFIG",
-        hide_env_values = true,
-        hide = true
-    )]
+    #[arg(long, global = true, value_name = "FILE", env = "DATACENTERED_CONFIG", hide = true)]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -136,4 +131,131 @@ pub(crate) enum Command {
     Operation(client::Operation),
     /// Prints completions for a shell
     Completions(client::Completions),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use std::fmt::Write;
+
+    /// Every command that does something, with its path.
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        let path = format!("{path} {}", command.get_name()).trim().to_owned();
+        if !command.is_subcommand_required_set() || command.get_subcommands().next().is_none() {
+            found.push((path.clone(), command.clone()));
+        }
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            leaves(inner, &path, found);
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples_that_parse() {
+        let mut found = Vec::new();
+        leaves(&Cli::command(), "", &mut found);
+        assert!(found.len() > 35, "{} commands", found.len());
+        for (path, command) in found {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:\n  "), "'{path}' has no examples");
+            for line in help.lines().skip(1).take_while(|line| line.starts_with("  ")) {
+                check_example(&path, line.trim());
+            }
+        }
+    }
+
+    /// Explanations stand behind two blanks, input and output in shell words; what is left is a command line of ours.
+    fn check_example(path: &str, line: &str) {
+        let line = line.split("   ").next().unwrap_or_default();
+        let line = line.rsplit(" | datacentered").next().map_or(line.to_owned(), |tail| {
+            if tail == line { line.to_owned() } else { format!("datacentered{tail}") }
+        });
+        let line = line.split(" > ").next().unwrap_or_default().split(" < ").next().unwrap_or_default();
+        let line = line.split(" | ssh").next().unwrap_or_default();
+        let words = shell_words(line);
+        if let Err(error) = Cli::try_parse_from(&words) {
+            assert!(!error.use_stderr(), "the example of '{path}' does not parse: {words:?}\n{error}");
+        }
+    }
+
+    fn shell_words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
+        for c in line.chars() {
+            match c {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => {
+                    words.extend(Some(std::mem::take(&mut word)).filter(|word| !word.is_empty()))
+                }
+                other => word.push(other),
+            }
+        }
+        words.extend(Some(word).filter(|word| !word.is_empty()));
+        words
+    }
+
+    #[test]
+    fn the_help_pages() {
+        let mut pages = String::new();
+        let mut root = Cli::command().term_width(100);
+        root.build();
+        render(&mut root, "", &mut pages);
+        // Width and values of this machine's environment must not show.
+        insta::assert_snapshot!("help_pages", pages.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+    }
+
+    fn render(command: &mut clap::Command, path: &str, pages: &mut String) {
+        let path = format!("{path} {}", command.get_name()).trim().to_owned();
+        let page = command.clone().term_width(100).render_help().to_string();
+        // The options of every command are shown once.
+        let page: Vec<&str> = page
+            .split("\n\n")
+            .filter(|part| path == "datacentered" || !part.starts_with("Global options:"))
+            .collect();
+        writeln!(pages, "===== {path}\n{}", page.join("\n\n")).expect("a string takes all");
+        let names: Vec<String> = command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+        for name in names.iter().filter(|name| *name != "help") {
+            if let Some(inner) = command.find_subcommand_mut(name) {
+                render(inner, &path, pages);
+            }
+        }
+    }
+
+    #[test]
+    fn what_people_may_write() {
+        let parses = |line: &str| Cli::try_parse_from(shell_words(line)).is_ok();
+        for good in [
+            "datacentered run --on web1 -- uptime",
+            "datacentered run --on a --on b --detach -- true",
+            "datacentered run --on web1 --script fix.sh",
+            "datacentered -o json run list",
+            "datacentered run list -o json",
+            "datacentered run show 0192d3b0 --context x",
+            "datacentered agent join h:1 --token t",
+            "datacentered --hub a,b host list --selector x",
+        ] {
+            assert!(parses(good), "{good}");
+        }
+        for bad in [
+            "datacentered",
+            "datacentered run -- uptime",
+            "datacentered run --on web1",
+            "datacentered run --on web1 uptime",
+            "datacentered run --on web1 --timeout 5 -- uptime",
+            "datacentered run --on web1 -i --detach -- cat",
+            "datacentered run --on web1 --max-parallel 0 -- cat",
+            "datacentered token create",
+            "datacentered token create --join --role viewer",
+            "datacentered token create --role viewer --uses 3",
+            "datacentered host label web1",
+            "datacentered host label web1 nonsense",
+            "datacentered hub start --tls-cert x",
+        ] {
+            assert!(!parses(bad), "{bad}");
+        }
+    }
 }

@@ -98,15 +98,12 @@ fn unescape(field: &[u8]) -> Vec<u8> {
                 .and_then(|((a, b), c)| u8::try_from(a * 64 + b * 8 + c).ok()),
             _ => None,
         };
-        match escaped {
-            Some(value) => {
-                out.push(value);
-                rest = behind.get(3..).unwrap_or_default();
-            }
-            None => {
-                out.push(byte);
-                rest = behind;
-            }
+        if let Some(value) = escaped {
+            out.push(value);
+            rest = behind.get(3..).unwrap_or_default();
+        } else {
+            out.push(byte);
+            rest = behind;
         }
     }
     out

@@ -76,7 +76,6 @@ impl Failure {
     fn dial(error: &DialError) -> Self {
         let kind = match error {
             DialError::Pin { .. } => FailureKind::WrongHub,
-            DialError::NotAHub { .. } => FailureKind::Refused,
             DialError::Status { status: 429 | 503, .. } => FailureKind::Unavailable,
             _ => FailureKind::Unreachable,
         };

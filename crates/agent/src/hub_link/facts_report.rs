@@ -43,7 +43,7 @@ impl FactsReport {
                 match link.call::<HostReport>(&params).await {
                     Ok(_) => self.told = Some((epoch.to_owned(), params.facts)),
                     Err(error) => {
-                        tracing::debug!(code = %error.code, %error, "the hub did not take the host's facts")
+                        tracing::debug!(code = %error.code, %error, "the hub did not take the host's facts");
                     }
                 }
             }

@@ -110,7 +110,7 @@ impl FailureLog {
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     #[test]
     fn each_kind_once_then_a_summary_a_minute() {

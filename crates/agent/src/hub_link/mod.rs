@@ -38,6 +38,9 @@ use facts_report::FactsReport;
 use failures::{FailureLog, Say};
 use reports::Reports;
 
+/// Failures in a row up to which a lost link comes back when the hub said, and not when the backoff says.
+const SLOT_AFTER: u32 = 3;
+
 /// What the link needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -109,8 +112,8 @@ impl HubLink {
 
     /// Runs until `stop`.
     pub async fn run(mut self, stop: &CancellationToken) {
-        // The place in the list, and how many were tried since the last wait.
-        let (mut at, mut tried) = (0, 0);
+        // The place in the list, how many were tried since the last wait, and whether all of those need a person.
+        let (mut at, mut tried, mut hopeless) = (0, 0, true);
         while !stop.is_cancelled() {
             let Some(hub) = self.hubs.get(at).cloned() else { return };
             let failure = match self.one_link(&hub, stop).await {
@@ -118,9 +121,11 @@ impl HubLink {
                 Over::Failed(failure) => failure,
             };
             tried += 1;
+            hopeless &= failure.kind.needs_a_person();
             let wait = if failure.was_up || tried >= self.hubs.len() {
-                tried = 0;
-                self.wait_after(&failure)
+                let wait = self.wait_after(&failure, hopeless);
+                (tried, hopeless) = (0, true);
+                wait
             } else {
                 // Another address may work at once.
                 Duration::ZERO
@@ -186,7 +191,10 @@ impl HubLink {
     fn now_connected(&mut self, hub: &HubUrl, connected: &Connected) {
         let hello = &connected.hello;
         self.backoff.connected(self.clock.boot());
-        self.backoff.set_slot(Duration::from_millis(hello.reconnect_slot_ms));
+        if self.backoff.failures() <= SLOT_AFTER {
+            // A link that never holds (two hosts with one key take it from each other) has to slow down instead.
+            self.backoff.set_slot(Duration::from_millis(hello.reconnect_slot_ms));
+        }
         let name = match &hello.subject {
             Subject::Host { name, .. } => name.as_str(),
             _ => "",
@@ -233,7 +241,7 @@ impl HubLink {
         }
     }
 
-    fn wait_after(&mut self, failure: &Failure) -> Duration {
+    fn wait_after(&mut self, failure: &Failure, hopeless: bool) -> Duration {
         if let Some(after) = failure.retry_after {
             self.backoff.set_retry_after(after);
         }
@@ -242,7 +250,7 @@ impl HubLink {
             // The backoff has begun anew, because the link had held.
             self.failures.up();
         }
-        if failure.kind.needs_a_person() {
+        if hopeless {
             return wait.max(self.settings.hub.refused_retry());
         }
         wait
@@ -254,6 +262,9 @@ impl HubLink {
         match self.failures.failed(failure.kind, Instant::now(), self.settings.hub.summary_every()) {
             Say::InFull if failure.kind.needs_a_person() => {
                 tracing::error!(%hub, reason, retry_ms, "not connected: {}", failure.message);
+            }
+            Say::InFull if failure.kind == FailureKind::Draining => {
+                tracing::info!(%hub, reason, retry_ms, "not connected: {}", failure.message);
             }
             Say::InFull => tracing::warn!(%hub, reason, retry_ms, "not connected: {}", failure.message),
             Say::Summary { attempts, down_for } => tracing::warn!(

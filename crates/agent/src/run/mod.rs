@@ -24,17 +24,18 @@ use crate::announce::{Announcement, Announcer};
 use crate::boot::BootReader;
 use crate::config::{self, Config};
 use crate::hub_link::{self, Credentials, Enrolled, HubLink, Settings, Wanted};
-use crate::identity::{Identity, read_token};
+use crate::identity::{Identity, JoinToken, read_token};
 use crate::jobs::Jobs;
 
-/// Threads for what blocks (journal syncs, facts); each that is idle goes away again.
-const BLOCKING_THREADS: usize = 4;
+/// Most threads for what blocks (disks, names that are looked up), so that a few which hang do not hold up the rest; each
+/// that is idle goes away again.
+const BLOCKING_THREADS: usize = 16;
 
 /// How long an idle one of them stays.
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(2);
 
-/// What a blocking thread's stack may take; nothing deep runs there.
-const BLOCKING_STACK: usize = 256 * 1024;
+/// What a blocking thread's stack may take, in bytes; only what is used of it costs memory.
+const BLOCKING_STACK: usize = 1 << 20;
 
 /// How long the end of the process waits for threads that block, such as on a disk that hangs.
 const BLOCKING_LEAVE: Duration = Duration::from_millis(500);
@@ -79,8 +80,10 @@ pub fn block_on(agent: impl Future<Output = Result<(), RunError>>) -> Result<(),
 
 /// Enrols the host where it is not yet, then runs until SIGTERM or SIGINT.
 pub async fn join(options: JoinOptions) -> Result<(), RunError> {
+    // Before signals are taken over, so that Ctrl-C works while a token is waited for on standard input.
+    let token = token_of(&options)?;
     let (stop, _signals) = stop_on_signals()?;
-    join_until(options, stop).await
+    enrol_and_run(options, token, stop).await
 }
 
 /// Runs an enrolled host until SIGTERM or SIGINT.
@@ -91,15 +94,27 @@ pub async fn start(options: StartOptions) -> Result<(), RunError> {
 
 /// As [`join`], until `stop` is cancelled.
 pub async fn join_until(options: JoinOptions, stop: CancellationToken) -> Result<(), RunError> {
+    let token = token_of(&options)?;
+    enrol_and_run(options, token, stop).await
+}
+
+fn token_of(options: &JoinOptions) -> Result<Option<JoinToken>, RunError> {
+    Ok(options.token.as_deref().map(read_token).transpose()?)
+}
+
+async fn enrol_and_run(
+    options: JoinOptions,
+    token: Option<JoinToken>,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
     let hubs = parse_hubs(&options.url)?;
     let mut agent = Agent::open(&options.run, stop).await?;
-    let token = options.token.as_deref().map(read_token).transpose()?;
     if let Some(token) = &token {
         agent.identity.check_hub(token.ca_fingerprint())?;
     }
     if agent.identity.enrolment().is_some() {
         agent.identity.set_hubs(hubs)?;
-        return agent.run().await;
+        return agent.run_enrolled().await;
     }
     let Some(token) = token else {
         // The same words as for `start`: there is nothing to run with.
@@ -120,8 +135,7 @@ pub async fn join_until(options: JoinOptions, stop: CancellationToken) -> Result
         Enrolled::Known { host, name } => agent.identity.known_as(hubs, ca, host, name)?,
     };
     tracing::info!(host = %enrolment.host, name = enrolment.name, "enrolled");
-    agent.announcer.tell(&Announcement::Enrolled { host: enrolment.host, name: enrolment.name.clone() });
-    agent.run().await
+    agent.run_enrolled().await
 }
 
 /// As [`start`], until `stop` is cancelled.
@@ -184,6 +198,13 @@ impl Agent {
     fn credentials(&self, ca: datacentered_link::tls::Fingerprint) -> Result<Credentials, RunError> {
         let identity = &self.identity;
         Ok(Credentials::new(identity.certificate_chain(), identity.private_key(), ca)?)
+    }
+
+    /// As [`Self::run`], for scripts that wait until the host is enrolled, now or before.
+    async fn run_enrolled(self) -> Result<(), RunError> {
+        let enrolment = self.identity.require_enrolment()?;
+        self.announcer.tell(&Announcement::Enrolled { host: enrolment.host, name: enrolment.name.clone() });
+        self.run().await
     }
 
     /// Runs an enrolled agent until it is told to stop.

@@ -92,9 +92,9 @@ impl SpoolReader {
             }
             if let Some((kind, left)) = self.current {
                 match self.piece(kind, left).await? {
-                    Some(item) => return Ok(item),
-                    None if self.current.is_some() => return Ok(Item::Pending),
-                    None => continue,
+                    Piece::Wanted(item) => return Ok(item),
+                    Piece::Skipped => continue,
+                    Piece::Missing => return Ok(Item::Pending),
                 }
             }
             let Some(head) = self.peek(RECORD_HEADER).await? else {
@@ -127,10 +127,10 @@ impl SpoolReader {
     }
 
     /// Hands out a part of the current record.
-    async fn piece(&mut self, kind: Kind, left: usize) -> io::Result<Option<Item>> {
+    async fn piece(&mut self, kind: Kind, left: usize) -> io::Result<Piece> {
         let available = self.peek_some(left.min(MAX_PIECE)).await?;
         if available.is_empty() {
-            return Ok(None);
+            return Ok(Piece::Missing);
         }
         let length = available.len();
         let (begin, end) = (self.offset, self.offset + length as u64);
@@ -138,12 +138,12 @@ impl SpoolReader {
         self.offset = end;
         self.current = (left > length).then_some((kind, left - length));
         if end <= self.wanted {
-            return Ok(None);
+            return Ok(Piece::Skipped);
         }
         let skip = self.wanted.saturating_sub(begin) as usize;
         let item = Item::Bytes { kind, offset: begin + skip as u64, bytes: available.slice(skip..) };
         self.wanted = end;
-        Ok(Some(item))
+        Ok(Piece::Wanted(item))
     }
 
     /// Whether the record that begins here, of so long a payload, is all there. One that is being written may still be
@@ -274,6 +274,16 @@ impl SpoolReader {
     }
 }
 
+/// A part of a record.
+enum Piece {
+    /// To be handed out.
+    Wanted(Item),
+    /// Before what is wanted.
+    Skipped,
+    /// Not in the file: a record that was cut short.
+    Missing,
+}
+
 /// Where a look at a gap left the reader.
 enum GapStep {
     /// Behind it.
@@ -292,7 +302,14 @@ impl Open {
     /// Makes the window hold at least `length` bytes, where the file has them.
     async fn fill(&mut self, length: usize) -> io::Result<()> {
         if self.window.len() < length {
-            self.window = read_at(&self.file, self.position).await?;
+            self.window = read_cached(&self.file, self.position).await?;
+        }
+        if self.window.len() < length {
+            // What is cached may end before the file does.
+            let end = self.position + self.window.len() as u64;
+            if self.file.metadata()?.len() > end {
+                self.window = read_blocking(&self.file, self.position).await?;
+            }
         }
         Ok(())
     }
@@ -303,28 +320,34 @@ impl Open {
     }
 }
 
-/// Reads a window. What is in the page cache is read at once; what is not, off the runtime's thread.
-async fn read_at(file: &Arc<File>, position: u64) -> io::Result<Bytes> {
+/// Reads what is in the page cache of the next window, at once; all of it off the runtime's thread where nothing is.
+async fn read_cached(file: &Arc<File>, position: u64) -> io::Result<Bytes> {
     let mut buffer = BytesMut::zeroed(WINDOW);
     let mut slices = [io::IoSliceMut::new(&mut buffer)];
-    let length = match rustix::io::preadv2(file, &mut slices, position, ReadWriteFlags::NOWAIT) {
-        // What a reader holds while it waits for more should not cost a whole window.
-        Ok(length) if length <= WINDOW / 4 => return Ok(Bytes::copy_from_slice(&buffer[..length])),
-        Ok(length) => length,
+    match rustix::io::preadv2(file, &mut slices, position, ReadWriteFlags::NOWAIT) {
+        Ok(length) => Ok(trimmed(buffer, length)),
         // Interrupted, not cached, or not supported by this file system.
-        Err(_) => {
-            let file = Arc::clone(file);
-            let read = tokio::task::spawn_blocking(move || {
-                let length =
-                    rustix::io::retry_on_intr(|| rustix::io::pread(&*file, &mut buffer[..], position))?;
-                buffer.truncate(length);
-                Ok(buffer.freeze())
-            });
-            return read.await.map_err(io::Error::other)?;
-        }
-    };
+        Err(_) => read_blocking(file, position).await,
+    }
+}
+
+async fn read_blocking(file: &Arc<File>, position: u64) -> io::Result<Bytes> {
+    let file = Arc::clone(file);
+    let read = tokio::task::spawn_blocking(move || {
+        let mut buffer = BytesMut::zeroed(WINDOW);
+        let length = rustix::io::retry_on_intr(|| rustix::io::pread(&*file, &mut buffer[..], position))?;
+        Ok(trimmed(buffer, length))
+    });
+    read.await.map_err(io::Error::other)?
+}
+
+/// What a reader holds while it waits for more should not cost a whole window.
+fn trimmed(mut buffer: BytesMut, length: usize) -> Bytes {
+    if length <= WINDOW / 4 {
+        return Bytes::copy_from_slice(&buffer[..length]);
+    }
     buffer.truncate(length);
-    Ok(buffer.freeze())
+    buffer.freeze()
 }
 
 fn same_file(left: &File, right: &File) -> bool {

@@ -158,12 +158,12 @@ impl Handler for HubSide {
                 Answer::of(&Done {})
             }),
             name if name == JobReportOperation::SPEC.name => {
-                request.params().and_then(|report: JobReport| match state.report_errors.pop_front() {
-                    Some(error) => Err(error),
-                    None => {
-                        state.reports.push(report);
-                        Answer::of(&Done {})
+                request.params().and_then(|report: JobReport| {
+                    if let Some(error) = state.report_errors.pop_front() {
+                        return Err(error);
                     }
+                    state.reports.push(report);
+                    Answer::of(&Done {})
                 })
             }
             _ => return Called::NoSuchMethod,

@@ -188,7 +188,7 @@ pub(super) async fn every_durability(engine: &Engine) {
 
 /// Whoever has seen one key of a batch sees the others too.
 pub(super) async fn reads_see_batches_whole(engine: &Engine) {
-    const COMMITS: u64 = 400;
+    const COMMITS: u64 = 150;
     let bucket = open(engine, Durability::Interval).await;
     let writer = tokio::spawn({
         let (engine, bucket) = (engine.clone(), bucket.clone());

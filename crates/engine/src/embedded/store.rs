@@ -1,14 +1,14 @@
 //! One fjall database: grouped writes, syncs, and what happens when one fails.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+pub(crate) use super::failure::{Failure, Fault};
+pub(crate) use super::ops::Ops;
 use fjall::{Database, Keyspace, PersistMode, Readable};
-use tokio_util::sync::CancellationToken;
 
 use super::dir::DataDir;
 use super::util::lock;
@@ -23,77 +23,6 @@ const WORKERS: usize = 2;
 /// How often, and how many times, a flush is looked for before a compaction.
 const FLUSH_POLL: Duration = Duration::from_millis(10);
 const FLUSH_POLLS: u32 = 1000;
-
-/// Whether anything failed for good, shared by both stores.
-#[derive(Clone, Default)]
-pub(crate) struct Failure {
-    token: CancellationToken,
-    why: Arc<OnceLock<String>>,
-}
-
-impl Failure {
-    pub(crate) fn set(&self, why: impl Into<String>) {
-        let why = why.into();
-        if self.why.set(why.clone()).is_ok() {
-            tracing::error!(why, "the engine failed; nothing is written any more");
-        }
-        self.token.cancel();
-    }
-
-    pub(crate) fn token(&self) -> &CancellationToken {
-        &self.token
-    }
-
-    /// Refuses once anything failed.
-    pub(crate) fn check(&self) -> Result<()> {
-        match self.why.get() {
-            None => Ok(()),
-            Some(why) => {
-                Err(Error::Unavailable { why: format!("the engine failed before: {why}; restart it") })
-            }
-        }
-    }
-}
-
-/// How a group ended. `Some` is why; whoever was in it gets [`Fault::error`].
-#[derive(Clone, Debug)]
-pub(crate) struct Fault {
-    why: String,
-    /// It certainly did not happen.
-    refused: bool,
-}
-
-impl Fault {
-    pub(crate) fn error(&self) -> Error {
-        let why = self.why.clone();
-        if self.refused { Error::Unavailable { why } } else { Error::Indeterminate { why } }
-    }
-}
-
-/// The writes of one group: the last one for each key counts, as the store gives all of a batch one sequence number.
-#[derive(Default)]
-pub(crate) struct Ops(BTreeMap<(u8, Vec<u8>), Option<fjall::Slice>>);
-
-impl Ops {
-    pub(crate) fn put(&mut self, keyspace: u8, key: Vec<u8>, value: impl Into<fjall::Slice>) {
-        self.0.insert((keyspace, key), Some(value.into()));
-    }
-
-    pub(crate) fn remove(&mut self, keyspace: u8, key: Vec<u8>) {
-        self.0.insert((keyspace, key), None);
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0
-            .iter()
-            .map(|((_, key), value)| (key.len() + value.as_ref().map_or(0, |v| v.len())) as u64)
-            .sum()
-    }
-}
 
 /// Groups written and groups synced, counted.
 #[derive(Default)]
