@@ -43,7 +43,8 @@ type Body = Box<dyn FnOnce(Outlet) -> BoxFuture<'static, ()> + Send>;
 
 async fn backup(ctx: Ctx, _: BackupParams) -> Result<(StreamOpened, Body), Error> {
     let permit = UNDER_WAY.try_acquire().map_err(|_| {
-        Error::limited("two backups are under way already; try again when one has ended").with_retry_after_ms(10_000)
+        Error::limited("two backups are under way already; try again when one has ended")
+            .with_retry_after_ms(10_000)
     })?;
     let hub = ctx.hub.clone();
     let extra = extra_files(&hub).await?;
@@ -142,7 +143,9 @@ pub enum RestoreError {
         source: std::io::Error,
     },
     /// The backup cannot be used.
-    #[error("`{path}` cannot be restored; check that it is a whole backup made with `datacentered hub backup`")]
+    #[error(
+        "`{path}` cannot be restored; check that it is a whole backup made with `datacentered hub backup`"
+    )]
     Backup {
         /// The backup.
         path: PathBuf,
@@ -151,7 +154,9 @@ pub enum RestoreError {
         source: datacentered_engine::Error,
     },
     /// A file of the backup has a name that this version does not know.
-    #[error("the backup holds a file that this version does not know (`{name}`); restore with the version that made it")]
+    #[error(
+        "the backup holds a file that this version does not know (`{name}`); restore with the version that made it"
+    )]
     UnknownFile {
         /// The name.
         name: String,
@@ -235,7 +240,11 @@ mod tests {
         assert_eq!(hub.hub.identity.ca_fingerprint(), ca);
         assert_ne!(hub.hub.store.epoch(), epoch);
         hub.call(&token, "token.list", &json!({})).await.ok();
-        assert_eq!(hub.call(&viewer, "host.list", &json!({})).await.code(), "unauthenticated", "made after the backup");
+        assert_eq!(
+            hub.call(&viewer, "host.list", &json!({})).await.code(),
+            "unauthenticated",
+            "made after the backup"
+        );
         hub.stop().await;
     }
 

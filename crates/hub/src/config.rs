@@ -52,7 +52,9 @@ pub struct TlsConfig {
     pub key: Option<PathBuf>,
 }
 
-/// Every setting of a hub.
+/// Every setting of a hub, as `hub.toml` holds it. The environment has `DATACENTERED_LISTEN`, `DATACENTERED_LISTEN_PLAIN`,
+/// `DATACENTERED_ENGINE`, `DATACENTERED_TLS_CERT` and `DATACENTERED_TLS_KEY`; the command line has an option for each of
+/// these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -227,7 +229,8 @@ impl Config {
                 .map_err(|message| wrong(&origins.listen_plain, "listen_plain", message))?;
         }
         if self.engine != "embedded" && !self.engine.starts_with("nats://") {
-            let message = format!("the engine `{}` is not known: use `embedded` or `nats://SERVER`", self.engine);
+            let message =
+                format!("the engine `{}` is not known: use `embedded` or `nats://SERVER`", self.engine);
             return Err(wrong(&origins.engine, "engine", message));
         }
         match (&self.tls.cert, &self.tls.key) {
@@ -289,7 +292,9 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
         return Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port));
     }
     text.parse().map_err(|_| {
-        format!("`{text}` is not an address to listen on; write ADDRESS:PORT, such as 0.0.0.0:7272 or [::]:7272")
+        format!(
+            "`{text}` is not an address to listen on; write ADDRESS:PORT, such as 0.0.0.0:7272 or [::]:7272"
+        )
     })
 }
 

@@ -25,7 +25,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Which door a connection came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub(crate) enum Door {
     /// TLS, ALPN `datacentered/1`.
     Agent,
     /// TLS, anything else.
@@ -51,7 +51,7 @@ impl Door {
 
 /// Why a connection was turned away before it could ask for anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TurnedAway {
+pub(crate) enum TurnedAway {
     /// Too many of its address have not proved who they are.
     Address,
     /// Too many have not, altogether.
@@ -93,7 +93,6 @@ pub struct Metrics {
     logins_refused: Counter,
     credentials_refused: Counter,
     http_streams: Gauge,
-    hosts_disconnected: Counter,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -121,7 +120,6 @@ const COUNTERS: &[(&str, &str)] = &[
     ("datacentered_logins_refused_total", "Logins that failed or were over the limit."),
     ("datacentered_credentials_refused_total", "Tokens that were refused."),
     ("datacentered_jobs_ended_total", "Jobs that have ended, by outcome."),
-    ("datacentered_hosts_disconnected_total", "Times that a host's link has ended."),
     ("datacentered_engine_commits_total", "Batches committed."),
     ("datacentered_engine_conflicts_total", "Batches refused because a check failed."),
     ("datacentered_engine_log_items_total", "Items appended to logs."),
@@ -149,7 +147,7 @@ const CALL_SECONDS: &str = "datacentered_call_seconds";
 
 impl Metrics {
     /// Nothing has been counted yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let builder = match PrometheusBuilder::new().set_buckets(SECONDS) {
             Ok(builder) => builder,
             // Only an empty list is refused.
@@ -191,14 +189,13 @@ impl Metrics {
             logins_refused: counter("datacentered_logins_refused_total", &[]),
             credentials_refused: counter("datacentered_credentials_refused_total", &[]),
             http_streams: gauge("datacentered_http_streams", &[]),
-            hosts_disconnected: counter("datacentered_hosts_disconnected_total", &[]),
             handle: recorder.handle(),
             recorder,
         }
     }
 
     /// A call of an operation has been answered; `error` is its code where it failed.
-    pub fn call(&self, operation: &str, error: Option<Code>, took: Duration) {
+    pub(crate) fn call(&self, operation: &str, error: Option<Code>, took: Duration) {
         let Some((name, calls)) = self.calls.get_key_value(operation) else { return };
         calls.seconds.record(took.as_secs_f64());
         let (index, result) = match error {
@@ -215,50 +212,47 @@ impl Metrics {
     }
 
     /// A link was opened.
-    pub fn link_opened(&self) {
+    pub(crate) fn link_opened(&self) {
         self.links.increment(1.0);
         self.links_total.increment(1);
     }
 
     /// A link has ended.
-    pub fn link_closed(&self) {
+    pub(crate) fn link_closed(&self) {
         self.links.decrement(1.0);
     }
 
-    /// A host's link has ended.
-    pub fn host_disconnected(&self) {
-        self.hosts_disconnected.increment(1);
-    }
-
     /// A job has ended with this kind of outcome.
-    pub fn job_ended(&self, outcome: &'static str) {
+    pub(crate) fn job_ended(&self, outcome: &'static str) {
         let labels = [("outcome", outcome)];
-        self.recorder.register_counter(&key("datacentered_jobs_ended_total", &labels), &METADATA).increment(1);
+        self.recorder
+            .register_counter(&key("datacentered_jobs_ended_total", &labels), &METADATA)
+            .increment(1);
     }
 
     /// A login failed, or was over the limit.
-    pub fn login_refused(&self) {
+    pub(crate) fn login_refused(&self) {
         self.logins_refused.increment(1);
     }
 
     /// A token was refused.
-    pub fn credential_refused(&self) {
+    pub(crate) fn credential_refused(&self) {
         self.credentials_refused.increment(1);
     }
 
     /// A connection was turned away.
-    pub fn turned_away(&self, why: TurnedAway) {
+    pub(crate) fn turned_away(&self, why: TurnedAway) {
         self.turned_away[why as usize].increment(1);
     }
 
     /// A connection was accepted; it counts until the guard is dropped.
-    pub fn connection(&self, door: Door) -> Counted {
+    pub(crate) fn connection(&self, door: Door) -> Counted {
         self.connections_total[door as usize].increment(1);
         Counted::new(self.connections[door as usize].clone())
     }
 
     /// A stream over HTTP was opened; it counts until the guard is dropped.
-    pub fn http_stream(&self) -> Counted {
+    pub(crate) fn http_stream(&self) -> Counted {
         Counted::new(self.http_streams.clone())
     }
 
@@ -271,7 +265,7 @@ impl Metrics {
     }
 
     /// Everything as text.
-    pub fn render(&self, hub: &Hub) -> String {
+    pub(crate) fn render(&self, hub: &Hub) -> String {
         let mut jobs = [0_u32; 5];
         let (hosts, online, runs, tokens, users) = hub.store.view(|view| {
             for job in view.open_jobs.values().flatten().filter_map(|id| view.jobs.get(id)) {
@@ -305,7 +299,7 @@ impl Metrics {
 }
 
 /// Something that counts for as long as it lives.
-pub struct Counted(Gauge);
+pub(crate) struct Counted(Gauge);
 
 impl Counted {
     fn new(gauge: Gauge) -> Self {
@@ -327,7 +321,7 @@ impl std::fmt::Debug for Counted {
 }
 
 /// Gathers latencies into their buckets until the hub stops; between two scrapes they would pile up.
-pub async fn upkeep(hub: Arc<Hub>) {
+pub(crate) async fn upkeep(hub: Arc<Hub>) {
     loop {
         tokio::select! {
             () = hub.stop.cancelled() => return,

@@ -9,7 +9,7 @@ use crate::access::is_set_up;
 use crate::dispatch::{Ctx, Table};
 
 /// Registers this noun's operations.
-pub fn register(table: &mut Table) {
+pub(crate) fn register(table: &mut Table) {
     table.read::<HubStatus, _, _>(status);
     table.read::<OperationList, _, _>(|_, _: NoParams| async { Ok(operations()) });
 }

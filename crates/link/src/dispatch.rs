@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::close::CloseReason;
 use crate::handler::{Answer, Called, Handler, Request};
+use crate::limits::REFUSE_FACTOR;
 use crate::link::{Link, too_many_streams};
 use crate::receive::{Receiving, StreamReader, Unit};
 use crate::send::StreamWriter;
@@ -98,7 +99,7 @@ impl Dispatcher {
                     "{} calls wait for their answer on this link, the most there may be; read answers before calling again",
                     limits.calls_in_flight
                 )))
-            } else if state.control_load().1 >= limits.control_bytes {
+            } else if state.control_load().1 >= limits.control_bytes.saturating_mul(REFUSE_FACTOR) {
                 Some(Error::limited("answers wait to be read on this link; read them before calling again"))
             } else if tasks >= limits.calls_in_flight + limits.streams_per_link {
                 Some(Error::limited("too much is under way for this link; close streams or call again later"))

@@ -39,7 +39,7 @@ pub use close::CloseReason;
 pub use driver::Driver;
 pub use futures_util::future::BoxFuture;
 pub use handler::{Answer, Called, Handler, ReceiveBody, Request, SendBody};
-pub use limits::{Limits, SILENCE_FACTOR, websocket_config};
+pub use limits::{Limits, REFUSE_FACTOR, SILENCE_FACTOR, websocket_config};
 pub use link::{Link, Side};
 pub use proxy::Proxy;
 pub use receive::{StreamEvent, StreamReader};

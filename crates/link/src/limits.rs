@@ -9,6 +9,9 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 /// A link on which nothing was heard for this many heartbeats is dead.
 pub const SILENCE_FACTOR: u32 = 3;
 
+/// The other side's calls are refused when this many times `control_bytes` wait to be read by it.
+pub const REFUSE_FACTOR: usize = 4;
+
 /// What the WebSocket reads at once, in bytes. Small: it is what an idle link costs.
 pub(crate) const READ_BUFFER: usize = 4 * 1024;
 
@@ -38,7 +41,8 @@ pub struct Limits {
     pub stream_events: usize,
     /// Frames in the control lane above which nothing more is read from the connection until they are written.
     pub control_queue: usize,
-    /// Bytes in the control lane above which our own calls wait and the other side's are answered `limited`.
+    /// Bytes in the control lane above which our own calls and late answers wait. At four times as much ([`REFUSE_FACTOR`])
+    /// the other side's calls are answered `limited`.
     pub control_bytes: usize,
     /// Longest time that closing in good order may take, in milliseconds.
     pub close_timeout_ms: u64,

@@ -42,9 +42,9 @@ pub struct Counters {
     pub bytes_in: u64,
     /// Bytes sent.
     pub bytes_out: u64,
-    /// Calls of the other side.
+    /// Calls of the other side, `link.ping` left out.
     pub calls_in: u64,
-    /// Calls of this side.
+    /// Calls of this side, the link's own pings left out.
     pub calls_out: u64,
 }
 

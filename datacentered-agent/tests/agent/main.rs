@@ -208,7 +208,10 @@ async fn mistakes_end_it_with_their_exit_code_and_a_reason() {
     let (code, events, log) = Program::start(data.clone(), &["-o", "json"]).finish().await;
     assert_eq!((code, events.len()), (Some(2), 0));
     assert!(log.contains("not enrolled") && log.contains("token create --join"), "{log}");
+    assert!(!data.path().join("agent").exists(), "nothing is made in a directory that may be a mistake");
 
+    std::fs::create_dir(data.path().join("agent")).expect("creates");
+    std::fs::write(data.path().join("agent/enrolment.json"), "{}").expect("writes");
     std::fs::write(data.path().join("agent.toml"), "\n[hub]\nfoo = 1\n").expect("writes");
     let (code, _, log) = Program::start(data.clone(), &["--log-format", "json"]).finish().await;
     assert_eq!(code, Some(2));

@@ -33,6 +33,9 @@ pub use token::{InvalidToken, JoinToken, TokenSourceError, read_token};
 /// Most bytes read of any file of the identity.
 const MAX_FILE: u64 = 64 * 1024;
 
+/// What the hub said at the enrolment.
+const ENROLMENT_FILE: &str = "enrolment.json";
+
 /// The version of `enrolment.json` that this build writes, and the newest that it reads.
 const ENROLMENT_VERSION: u32 = 1;
 
@@ -104,7 +107,7 @@ pub enum IdentityError {
     /// No enrolment, and no token to get one.
     #[error(
         "this host is not enrolled (there is no `{path}`); make a token on the hub with `datacentered token create \
-         --join`, then run `datacentered-agent join URL --token ...`"
+         --join`, then run `join URL --token ...` here"
     )]
     NotEnrolled {
         /// The file that would be there.
@@ -165,6 +168,12 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Refuses a data directory that has no enrolment, without making anything in it: its name may be a mistake.
+    pub fn must_exist(data_dir: &Path) -> Result<(), IdentityError> {
+        let path = data_dir.join("agent").join(ENROLMENT_FILE);
+        if path.exists() { Ok(()) } else { Err(IdentityError::NotEnrolled { path }) }
+    }
+
     /// Opens the identity below a data directory and locks it; a host that has no key yet makes one.
     pub fn open(data_dir: &Path) -> Result<Self, IdentityError> {
         let directory = data_dir.join("agent");
@@ -172,7 +181,7 @@ impl Identity {
         let lock = lock(&directory.join("lock"))?;
         let key = load_or_make_key(&directory.join("key.pem"))?;
         let self_signed = self_sign(&key, &directory)?;
-        let enrolment = load_enrolment(&directory.join("enrolment.json"))?;
+        let enrolment = load_enrolment(&directory.join(ENROLMENT_FILE))?;
         Ok(Self { directory, key, self_signed, enrolment, _lock: lock })
     }
 
@@ -274,7 +283,7 @@ impl Identity {
     }
 
     fn enrolment_path(&self) -> PathBuf {
-        self.directory.join("enrolment.json")
+        self.directory.join(ENROLMENT_FILE)
     }
 
     fn store(&mut self, enrolment: Enrolment) -> Result<&Enrolment, IdentityError> {

@@ -130,7 +130,7 @@ impl Case {
             Interruption::Reboot
         } else {
             let mut detail = "the shim ended without recording an outcome".to_owned();
-            if let Some(log) = last_words(&self.dir) {
+            if let Some(log) = shim_log(&self.dir) {
                 detail = format!("{detail}: {log}");
             }
             evidence.push(self.fact("shim_lost", detail));
@@ -176,7 +176,7 @@ impl Case {
 }
 
 /// The end of what the shim wrote to its log.
-pub(super) fn last_words(dir: &Path) -> Option<String> {
+pub(super) fn shim_log(dir: &Path) -> Option<String> {
     use std::io::{Read, Seek, SeekFrom};
     let mut file = File::open(dir.join(files::LOG)).ok()?;
     let length = file.metadata().ok()?.len();

@@ -417,11 +417,11 @@ impl Shared {
         }
     }
 
-    /// A shim lives: what it has written so far.
+    /// A shim lives: what it has written so far. An end that it is still making durable is an end all the same.
     pub(super) fn seen_alive(&self, job: &Job, contents: &Contents) {
-        if let Some(started) = contents.started.clone()
-            && job.started(started)
-        {
+        let started = contents.started.clone().is_some_and(|started| job.started(started));
+        let ended = contents.end.clone().is_some_and(|end| job.ended(end, false));
+        if started || ended {
             self.changes.publish(job.id);
         }
     }

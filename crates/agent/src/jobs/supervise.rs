@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
-use super::examine::{Verdict, last_words};
+use super::examine::{Verdict, shim_log};
 use super::job::{Command, Job};
 use super::start::Shim;
 use crate::process::failure::{Failure, Step};
 use crate::shim::launch::VERSION;
-use crate::shim::wire::{FromShim, ToShim};
+use crate::shim::wire::{FromShim, Syncs, ToShim};
 
 /// How often a shim that ends before it has begun is started again.
 const MAX_STARTS: u32 = 3;
@@ -101,7 +101,7 @@ impl Supervisor {
         let shared = Arc::clone(&self.shared);
         let slot = self.job.slot?;
         let failure = if self.starts >= MAX_STARTS {
-            let words = last_words(&self.job.dir).unwrap_or_else(|| "it left no words".into());
+            let words = shim_log(&self.job.dir).unwrap_or_else(|| "it left no words".into());
             Failure::at(
                 Step::Prepare,
                 0,
@@ -137,7 +137,7 @@ impl Supervisor {
         let mut signals: HashMap<u64, oneshot::Sender<u32>> = HashMap::new();
         let mut next_signal = 0;
         if self.catch_up(shim).await.is_err() {
-            return Parted::Lost;
+            return self.last_words(shim).await;
         }
         loop {
             tokio::select! {
@@ -148,13 +148,12 @@ impl Supervisor {
                         }
                     }
                     Ok(Some(FromShim::Synced(syncs))) => {
-                        self.shared.count(&syncs);
-                        self.job.durable();
+                        self.synced(&syncs);
                         return Parted::Done;
                     }
                     Ok(Some(message)) => {
                         if self.hear(shim, message).await.is_err() {
-                            return Parted::Lost;
+                            return self.last_words(shim).await;
                         }
                     }
                     Ok(None) | Err(_) => return Parted::Lost,
@@ -180,9 +179,7 @@ impl Supervisor {
                         }
                     };
                     if sent.is_err() {
-                        // What it had to say last may still be in the socket.
-                        self.drain(shim).await;
-                        return Parted::Lost;
+                        return self.last_words(shim).await;
                     }
                 }
                 () = self.shared.stop.cancelled() => return Parted::Stopping,
@@ -234,15 +231,21 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn drain(&self, shim: &Shim) {
+    /// A shim that cannot be written to any more has left; what it said before is still in the socket.
+    async fn last_words(&self, shim: &Shim) -> Parted {
         while let Ok(Some(message)) = shim.socket.receive().await {
             if let FromShim::Synced(syncs) = &message {
-                self.shared.count(syncs);
+                self.synced(syncs);
+                return Parted::Done;
             }
-            if self.hear(shim, message).await.is_err() {
-                // It cannot answer any more; what it said is still read.
-                continue;
-            }
+            // It needs no answers any more.
+            let _ = self.hear(shim, message).await;
         }
+        Parted::Lost
+    }
+
+    fn synced(&self, syncs: &Syncs) {
+        self.shared.count(syncs);
+        self.job.durable();
     }
 }

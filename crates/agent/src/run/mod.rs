@@ -2,11 +2,12 @@
 //!
 //! Nothing here knows a command line: both programs hand in plain options.
 
+mod delegation;
 mod error;
 mod notify;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub use error::RunError;
 
 use crate::announce::{Announcement, Announcer};
 use crate::boot::BootReader;
+use crate::cgroup;
 use crate::config::{self, Config};
 use crate::hub_link::{self, Credentials, Enrolled, HubLink, Settings, Wanted};
 use crate::identity::{Identity, JoinToken, read_token};
@@ -108,6 +110,9 @@ async fn enrol_and_run(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let hubs = parse_hubs(&options.url)?;
+    if token.is_none() {
+        Identity::must_exist(&data_dir(&options.run)?)?;
+    }
     let mut agent = Agent::open(&options.run, stop).await?;
     if let Some(token) = &token {
         agent.identity.check_hub(token.ca_fingerprint())?;
@@ -116,11 +121,7 @@ async fn enrol_and_run(
         agent.identity.set_hubs(hubs)?;
         return agent.run_enrolled().await;
     }
-    let Some(token) = token else {
-        // The same words as for `start`: there is nothing to run with.
-        agent.identity.require_enrolment()?;
-        return Ok(());
-    };
+    let Some(token) = token else { return agent.run().await };
     let wanted = agent.wanted(options.name, options.labels);
     let ca = token.ca_fingerprint();
     let credentials = agent.credentials(ca)?;
@@ -140,9 +141,8 @@ async fn enrol_and_run(
 
 /// As [`start`], until `stop` is cancelled.
 pub async fn start_until(options: StartOptions, stop: CancellationToken) -> Result<(), RunError> {
-    let agent = Agent::open(&options, stop).await?;
-    agent.identity.require_enrolment()?;
-    agent.run().await
+    Identity::must_exist(&data_dir(&options)?)?;
+    Agent::open(&options, stop).await?.run().await
 }
 
 fn parse_hubs(text: &str) -> Result<Vec<HubUrl>, RunError> {
@@ -168,14 +168,18 @@ struct Agent {
 impl Agent {
     /// The data directory is locked before the journal in it is touched.
     async fn open(options: &StartOptions, stop: CancellationToken) -> Result<Self, RunError> {
-        let data_dir = match &options.data_dir {
-            Some(data_dir) => absolute(data_dir)?,
-            None => config::default_data_dir()?,
-        };
+        let data_dir = data_dir(options)?;
         let config = Config::load(&data_dir)?;
         let identity = Identity::open(&data_dir)?;
         let clock = Clock::system();
-        let jobs = config.jobs.for_data_dir(&data_dir);
+        let mut jobs = config.jobs.for_data_dir(&data_dir);
+        if jobs.cgroups != cgroup::Choice::Off && !delegation::is_safe() {
+            tracing::warn!(
+                "jobs get no control groups: the unit has no `DelegateSubgroup=datacentered-agent`, or systemd is older \
+                 than 254; limits are set per process instead"
+            );
+            jobs.cgroups = cgroup::Choice::Off;
+        }
         let jobs = Arc::new(Jobs::open(jobs, clock.clone(), BootReader::system()).await?);
         let settings = Settings {
             hub: config.hub.clone(),
@@ -246,10 +250,11 @@ impl Agent {
     }
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, RunError> {
-    // Shims and the journal outlive any change of the working directory.
-    std::path::absolute(path)
-        .map_err(|source| RunError::System { what: "make the data directory's path absolute", source })
+/// Absolute, because shims and the journal outlive any change of the working directory.
+fn data_dir(options: &StartOptions) -> Result<PathBuf, RunError> {
+    let Some(data_dir) = &options.data_dir else { return Ok(config::default_data_dir()?) };
+    let what = "make the data directory's path absolute";
+    std::path::absolute(data_dir).map_err(|source| RunError::System { what, source })
 }
 
 /// A token that the first SIGTERM or SIGINT cancels, and the task that listens, owned by the caller.

@@ -21,7 +21,10 @@ pub struct Limiter {
 
 impl std::fmt::Debug for Limiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Limiter").field("burst", &self.burst).field("interval_ms", &self.interval_ms).finish()
+        f.debug_struct("Limiter")
+            .field("burst", &self.burst)
+            .field("interval_ms", &self.interval_ms)
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,7 +67,8 @@ impl Limiter {
         match cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step) {
             Ok(_) => Ok(Taken { cell, interval_ms: self.interval_ms }),
             Err(empty_at) => {
-                let wait = empty_at.saturating_add(self.interval_ms).saturating_sub(now_ms).saturating_sub(room);
+                let wait =
+                    empty_at.saturating_add(self.interval_ms).saturating_sub(now_ms).saturating_sub(room);
                 Err(wait.max(1).unsigned_abs())
             }
         }

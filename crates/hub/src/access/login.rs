@@ -22,9 +22,6 @@ use crate::store::{Change, Versioned};
 /// Longest name that is written to the audit after a failed login, in characters.
 const MAX_TRIED_NAME: usize = 64;
 
-/// Logins that one account may have at once; another one ends the oldest.
-const MAX_LOGINS: usize = 64;
-
 /// Registers these operations.
 pub(super) fn register(table: &mut Table) {
     // The token of a login is named after its account and key, so a repeat finds it; the password is checked each time.
@@ -89,7 +86,8 @@ pub(super) async fn audit_failure(ctx: &Ctx, tried: &str, error: &Error) {
     ctx.hub.metrics.login_refused();
     let name: String = tried.chars().filter(|c| !c.is_control()).take(MAX_TRIED_NAME).collect();
     tracing::warn!(operation = ctx.spec.name, peer = %ctx.session.peer, name, "a login failed");
-    let mut entry = ctx.audit_entry(AuditId::from_uuid(ctx.hub.clock.uuid()), Phase::Refused, &name, Vec::new());
+    let mut entry =
+        ctx.audit_entry(AuditId::from_uuid(ctx.hub.clock.uuid()), Phase::Refused, &name, Vec::new());
     entry.code = Some(error.code);
     entry.outcome = Some(error.code.to_string());
     let mut change = ctx.change();
@@ -171,17 +169,13 @@ async fn check_password(ctx: &Ctx, name: &str, password: String) -> Result<Versi
             return Err(busy);
         }
     };
-    match user.filter(|_| right) {
-        Some(user) => {
-            attempt.forgive();
-            Ok(user)
-        }
-        None => {
-            let error = Error::unauthenticated("wrong name or password");
-            audit_failure(ctx, name, &error).await;
-            Err(error)
-        }
+    if let Some(user) = user.filter(|_| right) {
+        attempt.forgive();
+        return Ok(user);
     }
+    let error = Error::unauthenticated("wrong name or password");
+    audit_failure(ctx, name, &error).await;
+    Err(error)
 }
 
 async fn login(ctx: Ctx, params: LoginParams) -> Result<LoginReply, Error> {
@@ -195,6 +189,8 @@ async fn login(ctx: Ctx, params: LoginParams) -> Result<LoginReply, Error> {
     let record = login_record(hub, id, &user);
     let mut change = Change::new(&hub.clock, user.name.clone(), ctx.cause.request.clone());
     change.put(&record, Expect::Absent);
+    // An account that was revoked or got another password meanwhile gets no login for the old one.
+    change.check::<UserRecord>(&user.id(), Expect::Revision(user.revision));
     for oldest in surplus_logins(hub, &user) {
         change.delete::<TokenRecord>(&oldest.id());
     }
@@ -208,7 +204,9 @@ async fn login(ctx: Ctx, params: LoginParams) -> Result<LoginReply, Error> {
     match hub.store.commit(change).await {
         Ok(_) => Ok(login_reply(hub, &record, &user)),
         // The same call twice at once: the other one has made the token.
-        Err(error) if error.code == Code::Conflict => repeated(hub, id, &user)?.ok_or(error),
+        Err(error) if error.code == Code::Conflict => repeated(hub, id, &user)?.ok_or_else(|| {
+            Error::conflict("the account was changed at this moment; log in again with a new key")
+        }),
         Err(error) => Err(error),
     }
 }
@@ -225,13 +223,12 @@ fn repeated(hub: &Hub, id: TokenId, user: &UserRecord) -> Result<Option<LoginRep
 /// The oldest logins of an account that has as many as it may.
 fn surplus_logins(hub: &Hub, user: &UserRecord) -> Vec<Versioned<TokenRecord>> {
     let mut logins: Vec<_> = hub.store.view(|view| {
-        let of_user = |token: &&Versioned<TokenRecord>| {
-            token.kind == TokenKind::Session && token.user == Some(user.id)
-        };
+        let of_user =
+            |token: &&Versioned<TokenRecord>| token.kind == TokenKind::Session && token.user == Some(user.id);
         view.tokens.values().filter(of_user).cloned().collect()
     });
     logins.sort_by_key(|token| token.created);
-    logins.truncate((logins.len() + 1).saturating_sub(MAX_LOGINS));
+    logins.truncate((logins.len() + 1).saturating_sub(hub.config.limits.logins_per_account));
     logins
 }
 

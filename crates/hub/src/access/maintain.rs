@@ -7,6 +7,7 @@ use std::time::Duration;
 use datacentered_engine::kv::Expect;
 use datacentered_proto::ops::access::TokenKind;
 use datacentered_proto::{Timestamp, TokenId};
+use futures_util::future::join_all;
 
 use super::tokens::stands;
 use crate::hub::Hub;
@@ -14,7 +15,10 @@ use crate::store::records::{Keyed as _, TokenRecord};
 use crate::store::{Change, Versioned};
 
 /// How often uses are written down.
-const FLUSH: Duration = Duration::from_secs(60);
+const FLUSH: Duration = Duration::from_mins(1);
+
+/// How long the last flush may take when the hub goes down.
+const LAST_FLUSH: Duration = Duration::from_millis(500);
 
 /// Every how many flushes ended tokens are looked for.
 const SWEEP_EVERY: u32 = 10;
@@ -30,10 +34,12 @@ pub async fn maintain(hub: Arc<Hub>) {
             () = hub.stop.cancelled() => true,
             () = tokio::time::sleep(FLUSH) => false,
         };
-        write_uses(&hub).await;
         if stopping {
+            // The view may have stopped following already: what is committed is committed, nobody waits to see it.
+            let _ = tokio::time::timeout(LAST_FLUSH, write_uses(&hub)).await;
             return;
         }
+        write_uses(&hub).await;
         round = round.wrapping_add(1);
         if round.is_multiple_of(SWEEP_EVERY) {
             forget_ended(&hub).await;
@@ -46,22 +52,24 @@ pub(super) async fn write_uses(hub: &Arc<Hub>) {
     let used: HashMap<TokenId, Timestamp> =
         std::mem::take(&mut *hub.access.used.lock().unwrap_or_else(PoisonError::into_inner));
     let used: Vec<_> = used.into_iter().collect();
-    for step in used.chunks(STEP) {
-        let mut change = Change::new(&hub.clock, "hub", None);
-        hub.store.view(|view| {
-            for (id, at) in step {
-                if let Some(token) = view.tokens.get(id).filter(|token| token.last_used < Some(*at)) {
-                    let record = TokenRecord { last_used: Some(*at), ..TokenRecord::clone(token) };
-                    change.put(&record, Expect::Revision(token.revision));
-                }
+    join_all(used.chunks(STEP).map(|step| write_step(hub, step))).await;
+}
+
+async fn write_step(hub: &Arc<Hub>, step: &[(TokenId, Timestamp)]) {
+    let mut change = Change::new(&hub.clock, "hub", None);
+    hub.store.view(|view| {
+        for (id, at) in step {
+            if let Some(token) = view.tokens.get(id).filter(|token| token.last_used < Some(*at)) {
+                let record = TokenRecord { last_used: Some(*at), ..TokenRecord::clone(token) };
+                change.put(&record, Expect::Revision(token.revision));
             }
-        });
-        if !change.is_empty()
-            && let Err(error) = hub.store.commit(change).await
-        {
-            // A token of this step changed meanwhile; its next use is written down again.
-            tracing::debug!(%error, "uses of tokens were not written down");
         }
+    });
+    if !change.is_empty()
+        && let Err(error) = hub.store.commit(change).await
+    {
+        // A token of this step changed meanwhile; its next use is written down again.
+        tracing::debug!(%error, "uses of tokens were not written down");
     }
 }
 

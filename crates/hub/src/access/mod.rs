@@ -20,8 +20,8 @@ use crate::config::Limits;
 use crate::dispatch::Table;
 
 pub use authorize::{authorize, least_role};
-pub(crate) use limiter::address_key;
 pub use limiter::Limiter;
+pub(crate) use limiter::address_key;
 pub use maintain::maintain;
 pub use passwords::Passwords;
 pub use setup::{SetupSecret, is_set_up, prepare_setup};

@@ -41,7 +41,8 @@ impl Passwords {
     }
 
     async fn turn(&self) -> Result<Turn, Error> {
-        let busy = || Error::limited("too many logins at once; try again in a moment").with_retry_after_ms(1000);
+        let busy =
+            || Error::limited("too many logins at once; try again in a moment").with_retry_after_ms(1000);
         let place = self.places.clone().try_acquire_owned().map_err(|_| busy())?;
         let worker = self.workers.clone().acquire_owned().await.map_err(|_| busy())?;
         Ok(Turn { _place: place, _worker: worker })
@@ -100,7 +101,9 @@ fn hash(password: &str) -> Result<String, Error> {
 /// Refuses passwords that cannot be used, and says why.
 pub(super) fn check_strength(name: &str, password: &str) -> Result<(), Error> {
     if password.chars().count() < MIN_CHARS {
-        return Err(Error::invalid(format!("the password is too short: use at least {MIN_CHARS} characters")));
+        return Err(Error::invalid(format!(
+            "the password is too short: use at least {MIN_CHARS} characters"
+        )));
     }
     if password.len() > MAX_BYTES {
         return Err(Error::invalid(format!("the password is too long: use at most {MAX_BYTES} bytes")));
@@ -126,7 +129,9 @@ mod tests {
         let passwords = Passwords::new(1, 4);
         let stored = passwords.hash("correct horse battery".into()).await.expect("hashes");
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
-        assert!(passwords.verify("correct horse battery".into(), Some(stored.clone())).await.expect("checks"));
+        assert!(
+            passwords.verify("correct horse battery".into(), Some(stored.clone())).await.expect("checks")
+        );
         assert!(!passwords.verify("correct horse".into(), Some(stored)).await.expect("checks"));
         assert!(!passwords.verify("a password that no account has".into(), None).await.expect("checks"));
         assert!(!passwords.verify("x".into(), Some("not a hash".into())).await.expect("checks"));

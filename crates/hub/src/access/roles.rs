@@ -20,7 +20,9 @@ fn roles() -> RoleListReply {
         let served = OPERATIONS.iter().filter(|spec| spec.served == Served::Hub);
         served.filter(|spec| allows(role, spec.permission)).map(|spec| spec.name.to_owned()).collect()
     };
-    RoleListReply { roles: Role::ALL.into_iter().map(|name| RoleView { name, operations: operations(name) }).collect() }
+    RoleListReply {
+        roles: Role::ALL.into_iter().map(|name| RoleView { name, operations: operations(name) }).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -36,7 +38,9 @@ mod tests {
             assert!(pair[0].operations.len() < pair[1].operations.len());
         }
         let has = |index: usize, name: &str| roles[index].operations.iter().any(|found| found == name);
-        assert!(has(0, "host.list") && !has(0, "run.create") && has(1, "run.create") && !has(1, "token.create"));
+        assert!(
+            has(0, "host.list") && !has(0, "run.create") && has(1, "run.create") && !has(1, "token.create")
+        );
         assert!(has(2, "token.create") && !has(2, "host.enrol"));
     }
 }

@@ -70,7 +70,8 @@ fn replay(hub: &Arc<Hub>, reply: Value) -> Result<Value, Error> {
     let mut reply: LoginReply = serde_json::from_value(reply)
         .map_err(|error| Error::internal(format!("the first reply cannot be read: {error}")))?;
     reply.token = token_text(&hub.identity, TokenKind::Session, reply.id);
-    serde_json::to_value(reply).map_err(|error| Error::internal(format!("the reply cannot be encoded: {error}")))
+    serde_json::to_value(reply)
+        .map_err(|error| Error::internal(format!("the reply cannot be encoded: {error}")))
 }
 
 /// Ends the setup in the same step as an account is made.

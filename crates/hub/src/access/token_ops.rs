@@ -45,7 +45,8 @@ fn replay(hub: &Arc<Hub>, reply: Value) -> Result<Value, Error> {
     let mut reply: TokenCreateReply = serde_json::from_value(reply)
         .map_err(|error| Error::internal(format!("the first reply cannot be read: {error}")))?;
     reply.token = token_text(&hub.identity, reply.kind, reply.id);
-    serde_json::to_value(reply).map_err(|error| Error::internal(format!("the reply cannot be encoded: {error}")))
+    serde_json::to_value(reply)
+        .map_err(|error| Error::internal(format!("the reply cannot be encoded: {error}")))
 }
 
 fn ttl(hub: &Hub, params: &TokenCreateParams) -> Result<i64, Error> {
@@ -68,7 +69,9 @@ fn role(ctx: &Ctx, params: &TokenCreateParams) -> Result<Option<Role>, Error> {
             Err(Error::invalid("session tokens are made by session.login; 'kind' is 'api' or 'join'"))
         }
         (TokenKind::Join, None, _) => Ok(None),
-        (TokenKind::Join, Some(_), _) => Err(Error::invalid("a join token has no role: it enrols hosts only")),
+        (TokenKind::Join, Some(_), _) => {
+            Err(Error::invalid("a join token has no role: it enrols hosts only"))
+        }
         (TokenKind::Api, _, None) => Err(Error::forbidden("who has no role cannot make a token with one")),
         (TokenKind::Api, None, Some(own)) => Ok(Some(own)),
         (TokenKind::Api, Some(role), Some(own)) if role <= own => Ok(Some(role)),
@@ -152,7 +155,11 @@ async fn create(ctx: ChangeCtx, params: TokenCreateParams) -> Result<TokenCreate
     let mut change = ctx.change();
     change.put(&record, Expect::Absent);
     let about = about(&record);
-    change.event("token.created", about.clone(), json!({"id": id, "kind": record.kind, "role": role, "by": record.by}));
+    change.event(
+        "token.created",
+        about.clone(),
+        json!({"id": id, "kind": record.kind, "role": role, "by": record.by}),
+    );
     let remembered =
         TokenCreateReply { id, token: String::new(), kind: record.kind, expires: record.expires };
     ctx.commit(change, about, Vec::new(), &remembered).await?;

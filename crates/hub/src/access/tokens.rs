@@ -84,7 +84,8 @@ pub async fn authenticate(hub: &Arc<Hub>, token: &str, peer: &Peer) -> Result<Wh
     if token.starts_with(JOIN_PREFIX) {
         return refused("this is a join token: it enrols hosts and nothing else; make one without --join");
     }
-    let secret = token.strip_prefix(API_PREFIX).filter(|secret| !secret.is_empty() && token.len() <= MAX_TOKEN);
+    let secret =
+        token.strip_prefix(API_PREFIX).filter(|secret| !secret.is_empty() && token.len() <= MAX_TOKEN);
     let Some(secret) = secret else {
         return refused("this is not a token: one begins with 'dc_'; log in with 'datacentered login'");
     };

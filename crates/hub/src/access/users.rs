@@ -85,10 +85,11 @@ async fn create(ctx: ChangeCtx, params: UserCreateParams) -> Result<User, Error>
     check_name(&params.name)?;
     check_strength(&params.name, &params.password)?;
     let limit = ctx.hub.config.limits.accounts;
-    let (taken, count) =
-        ctx.hub.store.view(|view| (view.users.contains_key(&params.name), view.users.len()));
+    let (taken, count) = ctx.hub.store.view(|view| (view.users.contains_key(&params.name), view.users.len()));
     let exists = |name: &str| {
-        Error::conflict(format!("there is an account '{name}' already; choose another name or revoke it first"))
+        Error::conflict(format!(
+            "there is an account '{name}' already; choose another name or revoke it first"
+        ))
     };
     if taken {
         return Err(exists(&params.name));
@@ -112,7 +113,10 @@ async fn create(ctx: ChangeCtx, params: UserCreateParams) -> Result<User, Error>
 async fn revoke(ctx: ChangeCtx, params: UserRevokeParams) -> Result<Done, Error> {
     let user = find(&ctx, &params.name)?;
     let last_admin = user.role == Role::Admin
-        && ctx.hub.store.view(|view| view.users.values().filter(|user| user.role == Role::Admin).count() == 1);
+        && ctx
+            .hub
+            .store
+            .view(|view| view.users.values().filter(|user| user.role == Role::Admin).count() == 1);
     if last_admin && ctx.who.credential != Credential::Local {
         return Err(Error::conflict(
             "this is the last admin account; create another admin first, or revoke it over the hub's local socket",

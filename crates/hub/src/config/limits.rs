@@ -77,6 +77,8 @@ pub struct Limits {
     pub join_token_ttl_ms: u64,
     /// Most hosts that one join token may enrol.
     pub join_token_uses: u32,
+    /// Logins that one account may have at once; another one ends the oldest.
+    pub logins_per_account: usize,
     /// How long a login lasts, in milliseconds.
     pub login_ttl_ms: u64,
 }
@@ -115,6 +117,7 @@ impl Default for Limits {
             token_ttl_ms: 3660 * DAY_MS,
             join_token_ttl_ms: 366 * DAY_MS,
             join_token_uses: 100_000,
+            logins_per_account: 64,
             login_ttl_ms: 12 * 60 * MINUTE_MS,
         }
     }
@@ -162,6 +165,7 @@ impl Limits {
             ("limits.token_ttl_ms", self.token_ttl_ms, MINUTE_MS, 36_600 * DAY_MS),
             ("limits.join_token_ttl_ms", self.join_token_ttl_ms, MINUTE_MS, 36_600 * DAY_MS),
             ("limits.join_token_uses", self.join_token_uses.into(), 1, MANY),
+            ("limits.logins_per_account", self.logins_per_account as u64, 1, 1 << 16),
             ("limits.login_ttl_ms", self.login_ttl_ms, 1000, 366 * DAY_MS),
         ]
     }

@@ -30,7 +30,7 @@ pub(super) fn read(path: &Path, max: u64) -> Result<String, ConfigError> {
 pub(super) fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = 1 + text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
+        let line = 1 + text.get(..start).unwrap_or(text).matches('\n').count();
         ConfigError::File { path: path.to_owned(), line, message: error.message().trim().to_owned() }
     })
 }
@@ -42,7 +42,8 @@ pub(super) fn line_of(text: &str, key: &str) -> usize {
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if let Some(name) = line.strip_prefix('[') {
-            table = name.trim_end_matches(|c: char| c != ']').trim_matches(['[', ']', ' ']).to_owned();
+            table.clear();
+            table.push_str(name.trim_end_matches(|c: char| c != ']').trim_matches(['[', ']', ' ']));
             if table == key {
                 table_line = Some(index + 1);
             }

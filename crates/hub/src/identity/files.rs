@@ -23,7 +23,8 @@ pub(super) fn private_directory(path: &Path) -> Result<(), IdentityError> {
     DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(path).map_err(failed("create", path))?;
     let mode = fs::metadata(path).map_err(failed("look at", path))?.permissions().mode();
     if mode & 0o077 != 0 {
-        fs::set_permissions(path, Permissions::from_mode(PRIVATE_DIRECTORY)).map_err(failed("protect", path))?;
+        fs::set_permissions(path, Permissions::from_mode(PRIVATE_DIRECTORY))
+            .map_err(failed("protect", path))?;
     }
     Ok(())
 }

@@ -62,7 +62,9 @@ pub enum IdentityError {
         source: std::io::Error,
     },
     /// A private file may be read by others.
-    #[error("others may read `{path}` (mode {mode:04o}); run `chmod 600 {path}`, and if somebody may have read it, start a new identity")]
+    #[error(
+        "others may read `{path}` (mode {mode:04o}); run `chmod 600 {path}`, and if somebody may have read it, start a new identity"
+    )]
     Exposed {
         /// The file.
         path: PathBuf,

@@ -19,7 +19,10 @@ pub(crate) struct Restoring {
 pub(crate) fn begin_restore(data_dir: &Path) -> Result<Restoring, IdentityError> {
     files::private_directory(data_dir)?;
     let marker = data_dir.join(MARKER);
-    files::write_private(&marker, b"a restore is under way or has failed; empty this directory and restore again\n")?;
+    files::write_private(
+        &marker,
+        b"a restore is under way or has failed; empty this directory and restore again\n",
+    )?;
     Ok(Restoring { marker })
 }
 
@@ -51,7 +54,9 @@ pub(crate) fn restore_file(data_dir: &Path, name: &str, content: &[u8]) -> Resul
         files::write_private(&data_dir.join(CONFIG_FILE), content)?;
         return Ok(true);
     }
-    let known = FILES.iter().find(|file| name.strip_prefix(IDENTITY_DIR).and_then(|n| n.strip_prefix('/')) == Some(file));
+    let known = FILES
+        .iter()
+        .find(|file| name.strip_prefix(IDENTITY_DIR).and_then(|n| n.strip_prefix('/')) == Some(file));
     let Some(file) = known else { return Ok(false) };
     let directory = data_dir.join(IDENTITY_DIR);
     files::private_directory(&directory)?;

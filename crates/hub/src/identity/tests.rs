@@ -22,7 +22,8 @@ fn open(data: &Path) -> Result<Identity, IdentityError> {
 fn keys_are_made_once_and_are_private() {
     let data = tempfile::tempdir().expect("tempdir");
     let first = open(data.path()).expect("opens");
-    let (ca, web, token) = (first.ca_fingerprint().to_owned(), first.web_fingerprint(), first.derive("token", b"1"));
+    let (ca, web, token) =
+        (first.ca_fingerprint().to_owned(), first.web_fingerprint(), first.derive("token", b"1"));
     drop(first);
     let directory = data.path().join(IDENTITY_DIR);
     let mode = |path: &Path| fs::metadata(path).expect("stat").permissions().mode() & 0o777;
@@ -75,7 +76,10 @@ fn what_is_missing_or_exposed_is_not_made_anew() {
     check(&|dir| fs::remove_file(dir.join("master.secret")).expect("removes"), &["master.secret", "backup"]);
     check(&|dir| fs::write(dir.join("ca.key"), "x").expect("writes"), &["ca.key", "backup"]);
     check(&|dir| fs::write(dir.join("master.secret"), "x").expect("writes"), &["master.secret"]);
-    check(&|dir| drop(fs::copy(dir.join("web.key"), dir.join("ca.key")).expect("copies")), &["ca.pem"]);
+    let swap = |dir: &Path| {
+        fs::copy(dir.join("web.key"), dir.join("ca.key")).expect("copies");
+    };
+    check(&swap, &["ca.pem"]);
     let expose = |dir: &Path| {
         fs::set_permissions(dir.join("ca.key"), fs::Permissions::from_mode(0o644)).expect("chmod");
     };
@@ -88,7 +92,10 @@ fn the_administrators_certificate_is_taken_and_read_again() {
     let (cert, key) = (data.path().join("web.pem"), data.path().join("web.pem.key"));
     let write = || {
         let pair = KeyPair::generate().expect("key");
-        let made = CertificateParams::new(vec!["hub.example".into()]).expect("params").self_signed(&pair).expect("signs");
+        let made = CertificateParams::new(vec!["hub.example".into()])
+            .expect("params")
+            .self_signed(&pair)
+            .expect("signs");
         fs::write(&cert, made.pem()).expect("writes");
         fs::write(&key, pair.serialize_pem()).expect("writes");
         Fingerprint::of_certificate(made.der()).expect("certificate").to_string()

@@ -17,7 +17,10 @@ fn refused(what: &'static str) -> impl FnOnce(rustls::Error) -> IdentityError {
 }
 
 /// For agents: the hub's own identity, a client certificate is required.
-pub(super) fn agent_config(directory: &Path, authority: &Authority) -> Result<Arc<ServerConfig>, IdentityError> {
+pub(super) fn agent_config(
+    directory: &Path,
+    authority: &Authority,
+) -> Result<Arc<ServerConfig>, IdentityError> {
     const WHAT: &str = "the TLS settings for agents";
     static VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
     let key = open_key(&directory.join("hub.key"))?;

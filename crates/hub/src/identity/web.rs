@@ -14,9 +14,9 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use super::IdentityError;
 use super::ca::{Authority, open_key};
 use super::spki::HostKey;
-use super::IdentityError;
 use crate::config::Config;
 
 /// How long the hub's own web certificate is good for, in days: as long as browsers take. It is made anew at every
@@ -31,7 +31,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Where it comes from.
 enum Source {
     Files { cert: PathBuf, key: PathBuf },
-    Made { key: KeyPair, names: Vec<SanType> },
+    Made { key: Box<KeyPair>, names: Vec<SanType> },
 }
 
 /// The web certificate in use.
@@ -63,7 +63,7 @@ impl WebCertificate {
     ) -> Result<Self, IdentityError> {
         let source = match (&config.tls.cert, &config.tls.key) {
             (Some(cert), Some(key)) => Source::Files { cert: cert.clone(), key: key.clone() },
-            _ => Source::Made { key: open_key(&directory.join("web.key"))?, names: names(config)? },
+            _ => Source::Made { key: Box::new(open_key(&directory.join("web.key"))?), names: names(config)? },
         };
         let (certified, fingerprint) = source.load(authority, now)?;
         let current = Arc::new(Current {

@@ -122,7 +122,13 @@ impl TestHub {
     }
 
     /// Over the plain port.
-    pub(crate) async fn http(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         exchange(self.plain().await, method, path, headers, body).await
     }
 
@@ -202,7 +208,8 @@ impl Events {
                 }
                 return Some(event);
             }
-            let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame()).await.expect("in time")?;
+            let frame =
+                tokio::time::timeout(Duration::from_secs(10), self.body.frame()).await.expect("in time")?;
             if let Ok(data) = frame.expect("frame").into_data() {
                 self.text.push_str(&String::from_utf8_lossy(&data));
             }

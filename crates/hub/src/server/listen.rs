@@ -38,8 +38,12 @@ fn no_ipv6(error: &io::Error) -> bool {
 fn failed(address: SocketAddr, source: io::Error) -> ServerError {
     let hint = match source.kind() {
         io::ErrorKind::AddrInUse => "another program has this port: stop it, or choose another with --listen",
-        io::ErrorKind::AddrNotAvailable => "this machine does not have this address: choose another with --listen",
-        io::ErrorKind::PermissionDenied => "this user may not take this port: choose one above 1023 with --listen",
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have this address: choose another with --listen"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "this user may not take this port: choose one above 1023 with --listen"
+        }
         _ => "choose another address with --listen",
     };
     ServerError::Listen { address, hint, source }

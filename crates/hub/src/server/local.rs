@@ -55,7 +55,9 @@ pub(super) fn bind(path: &Path) -> Result<LocalSocket, ServerError> {
         }
         Ok(_) => {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                return Err(failed("another hub answers on it; stop it first, or choose another --data-dir".into()));
+                return Err(failed(
+                    "another hub answers on it; stop it first, or choose another --data-dir".into(),
+                ));
             }
             std::fs::remove_file(path).map_err(|error| failed(error.to_string()))?;
         }

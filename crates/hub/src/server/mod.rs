@@ -65,7 +65,7 @@ pub enum ServerError {
 
 /// What the hub listens on.
 #[derive(Debug)]
-pub struct Listening {
+pub(crate) struct Listening {
     /// The address for people and agents, such as `https://hub.example.net:7272`.
     pub url: String,
     /// The address of the TLS port.
@@ -82,12 +82,12 @@ pub struct Listening {
 
 impl Listening {
     /// The link that makes the first account. The secret is behind `#`, so that it is never sent or logged by accident.
-    pub fn setup_link(&self) -> Option<String> {
+    pub(crate) fn setup_link(&self) -> Option<String> {
         self.setup.as_ref().map(|secret| format!("{}/setup#{}", self.url, secret.expose()))
     }
 
     /// What to print at the start: for programs one JSON object a line, for people a few sentences.
-    pub fn announcement(&self, as_json: bool) -> String {
+    pub(crate) fn announcement(&self, as_json: bool) -> String {
         let mut lines = Vec::new();
         if as_json {
             let listening = json!({
@@ -102,7 +102,9 @@ impl Listening {
             lines.extend(self.setup_link().map(|link| json!({"event": "setup", "link": link}).to_string()));
         } else {
             lines.push(format!("Listening on {} (certificate {})", self.url, self.web_fingerprint));
-            let plain = self.plain.map(|plain| format!("Listening on http://{plain} without TLS, for this machine only"));
+            let plain = self
+                .plain
+                .map(|plain| format!("Listening on http://{plain} without TLS, for this machine only"));
             lines.extend(plain);
             lines.push(format!("Local administration: --hub unix:{}", self.socket.display()));
             if let Some(link) = self.setup_link() {
@@ -116,7 +118,7 @@ impl Listening {
 }
 
 /// The open doors of a hub, before anybody is let in.
-pub struct Server {
+pub(crate) struct Server {
     tls: TcpListener,
     address: SocketAddr,
     plain: Option<(TcpListener, SocketAddr)>,
@@ -131,7 +133,7 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// Takes every port and socket of the settings.
-    pub async fn bind(hub: &Arc<Hub>) -> Result<Self, ServerError> {
+    pub(crate) async fn bind(hub: &Arc<Hub>) -> Result<Self, ServerError> {
         raise_file_limit();
         let tls = listen::tcp(hub.config.listen_address()?)?;
         let address = listen::local_address(&tls)?;
@@ -148,7 +150,7 @@ impl Server {
     }
 
     /// What it listens on. While there is no account, this makes a new setup secret, and earlier ones end.
-    pub async fn listening(&self, hub: &Arc<Hub>) -> Result<Listening, Error> {
+    pub(crate) async fn listening(&self, hub: &Arc<Hub>) -> Result<Listening, Error> {
         let url = match &hub.config.public_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("https://{}", public_authority(self.address).await),
@@ -164,7 +166,7 @@ impl Server {
     }
 
     /// Prints what it listens on, and the setup link while there is no account, on standard output.
-    pub async fn announce(&self, hub: &Arc<Hub>) -> Result<(), Error> {
+    pub(crate) async fn announce(&self, hub: &Arc<Hub>) -> Result<(), Error> {
         let listening = self.listening(hub).await?;
         tracing::info!(url = listening.url, address = %listening.address, plain = ?listening.plain, "listening");
         let text = listening.announcement(hub.config.json_events);
@@ -181,7 +183,7 @@ impl Server {
     }
 
     /// Lets everybody in, until the hub stops.
-    pub fn serve(self, hub: &Arc<Hub>) {
+    pub(crate) fn serve(self, hub: &Arc<Hub>) {
         let limits = &hub.config.limits;
         let face = web::Face::new(hub);
         let acceptor = Arc::new(Acceptor {
@@ -204,8 +206,9 @@ impl Server {
 }
 
 /// Waits for the signal to go down: SIGTERM or SIGINT.
-pub async fn stop_signal(hub: &Arc<Hub>) {
-    let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
+pub(crate) async fn stop_signal(hub: &Arc<Hub>) {
+    let signals =
+        signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
     match signals {
         Ok((mut terminate, mut interrupt)) => tokio::select! {
             _ = terminate.recv() => {}
@@ -234,11 +237,14 @@ async fn public_authority(address: SocketAddr) -> String {
 }
 
 /// Reads the web certificate again, as when it was renewed.
-pub async fn reload(hub: &Arc<Hub>) {
+pub(crate) async fn reload(hub: &Arc<Hub>) {
     let identity = hub.identity.clone();
     match tokio::task::spawn_blocking(move || identity.reload_web()).await {
         Ok(Ok(())) => {
-            tracing::info!(fingerprint = hub.identity.web_fingerprint(), "the web certificate was read again");
+            tracing::info!(
+                fingerprint = hub.identity.web_fingerprint(),
+                "the web certificate was read again"
+            );
         }
         Ok(Err(error)) => tracing::error!(%error, "the web certificate was not changed"),
         Err(error) => tracing::error!(%error, "the web certificate was not changed"),

@@ -1,6 +1,7 @@
 //! HTTP/1.1 on one connection.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -28,7 +29,10 @@ where
 {
     let limits = &hub.config.limits;
     let peer = connection.peer();
+    let asked = Arc::new(AtomicBool::new(false));
+    let asking = asked.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        asking.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(connection.clone());
         TowerToHyperService::new(router.clone()).call(request)
     });
@@ -43,6 +47,10 @@ where
     let result = tokio::select! {
         result = served.as_mut() => result,
         () = hub.stop.cancelled() => {
+            // The library would wait for the first request of a connection that has brought none yet.
+            if !asked.load(Ordering::Relaxed) {
+                return;
+            }
             served.as_mut().graceful_shutdown();
             match tokio::time::timeout(STOP_PATIENCE, served).await {
                 Ok(result) => result,

@@ -63,9 +63,12 @@ pub(super) fn is_type(headers: &HeaderMap, wanted: &str) -> bool {
     said.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
 }
 
+/// A member of a form or query: its name and value.
+pub(super) type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+
 /// The members of a form or query; one that comes twice is refused.
-pub(super) fn pairs(encoded: &[u8]) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Error> {
-    let mut found: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+pub(super) fn pairs(encoded: &[u8]) -> Result<Vec<Pair<'_>>, Error> {
+    let mut found: Vec<Pair<'_>> = Vec::new();
     for (name, value) in form_urlencoded::parse(encoded) {
         if found.len() == MAX_PAIRS || found.iter().any(|(other, _)| *other == name) {
             return Err(Error::invalid("a member is there twice, or there are too many"));

@@ -94,9 +94,11 @@ pub(super) async fn open_session(
 fn resumed(params: Option<Box<RawValue>>, headers: &HeaderMap) -> Result<Option<Box<RawValue>>, Error> {
     let Some(last) = headers.get("last-event-id") else { return Ok(params) };
     let cursor: Option<Cursor> = last.to_str().ok().and_then(|text| text.parse().ok());
-    let cursor = cursor.ok_or_else(|| Error::invalid("the header Last-Event-ID is not a cursor of this stream"))?;
+    let cursor =
+        cursor.ok_or_else(|| Error::invalid("the header Last-Event-ID is not a cursor of this stream"))?;
     let text = params.as_ref().map_or("{}", |params| params.get());
-    let wrong = |error: serde_json::Error| Error::invalid(format!("the parameters are not a JSON object: {error}"));
+    let wrong =
+        |error: serde_json::Error| Error::invalid(format!("the parameters are not a JSON object: {error}"));
     let mut members: serde_json::Map<String, Value> = serde_json::from_str(text).map_err(wrong)?;
     members.insert("cursor".into(), Value::String(cursor.to_string()));
     serde_json::value::to_raw_value(&members).map(Some).map_err(wrong)
@@ -117,7 +119,8 @@ async fn answer(
             sse::respond(face, connection, session, spec, &opened, effect, run).map_err(Problem)
         }
         Served::Upload { .. } => {
-            Err(Error::invalid(format!("'{}' needs a link: open a WebSocket at {LINK_PATH}", spec.name)).into())
+            Err(Error::invalid(format!("'{}' needs a link: open a WebSocket at {LINK_PATH}", spec.name))
+                .into())
         }
     }
 }
@@ -141,7 +144,9 @@ pub(super) async fn call(
         // The caller may have gone; the change has happened all the same.
         let _ = sender.send(result);
     });
-    receiver.await.unwrap_or_else(|_| Err(Error::indeterminate("the hub is going down; repeat with the same key")))
+    receiver
+        .await
+        .unwrap_or_else(|_| Err(Error::indeterminate("the hub is going down; repeat with the same key")))
 }
 
 fn replied(face: &Face, spec: &OperationSpec, reply: &RawValue, headers: &HeaderMap) -> Response {

@@ -111,7 +111,8 @@ pub(super) fn login_cookie(headers: &HeaderMap, token: &str, seconds: i64) -> Op
 /// Takes the cookie away.
 pub(super) fn logout_cookie(headers: &HeaderMap) -> Option<HeaderValue> {
     cookie(headers)?;
-    HeaderValue::try_from(format!("{COOKIE_NAME}=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=Strict")).ok()
+    HeaderValue::try_from(format!("{COOKIE_NAME}=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=Strict"))
+        .ok()
 }
 
 #[cfg(test)]

@@ -83,7 +83,9 @@ mod tests {
     #[test]
     fn traces() {
         assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        for bad in ["", "00", "00-x-y-z", "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-4BF9"] {
+        for bad in
+            ["", "00", "00-x-y-z", "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-4BF9"]
+        {
             assert!(!is_traceparent(bad), "{bad}");
         }
     }

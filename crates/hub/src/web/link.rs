@@ -44,12 +44,15 @@ pub(super) async fn open(
     let session = Session::open(&face.hub, connection.peer(), connection.host_key(), who)?;
     let hub = face.hub.clone();
     face.hub.tasks.spawn("link", async move {
-        let socket = match upgrading.websocket().await {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::debug!(peer = %session.peer, %error, "no link");
-                return;
-            }
+        let socket = tokio::select! {
+            () = session.cancel.cancelled() => return,
+            upgraded = upgrading.websocket() => match upgraded {
+                Ok(socket) => socket,
+                Err(error) => {
+                    tracing::debug!(peer = %session.peer, %error, "no link");
+                    return;
+                }
+            },
         };
         let proved = prove(&session, &connection, Duration::from_millis(hub.config.limits.hello_timeout_ms));
         let serve = sessions::serve_link(hub, session.clone(), socket);

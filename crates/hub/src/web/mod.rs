@@ -80,7 +80,9 @@ pub(crate) fn agent_router(face: &Arc<Face>) -> Router {
 }
 
 async fn not_found() -> Problem {
-    Problem(Error::not_found("there is nothing at this address; operations are at /api/v1/NOUN.VERB, see /api/openapi.json"))
+    Problem(Error::not_found(
+        "there is nothing at this address; operations are at /api/v1/NOUN.VERB, see /api/openapi.json",
+    ))
 }
 
 async fn wrong_method() -> Problem {

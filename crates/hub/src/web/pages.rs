@@ -1,5 +1,6 @@
 //! The landing page: how to use a hub that has no web application, and for who is logged in how it is.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::extract::{Extension, State};
@@ -38,7 +39,9 @@ pub(super) async fn landing(
     if who.role.is_some() {
         content.push_str(&numbers(&face, &who));
     }
-    content.push_str(&format!(
+    // Writing to a String cannot fail.
+    let _ = write!(
+        content,
         "<p class=\"soft\">One hub, one agent per host, any client. This address carries the WebSocket, the HTTP API and \
          the agents' links.</p>\n\
          <h2>From the command line</h2>\n<pre>datacentered login {address}\ndatacentered host list\ndatacentered run --on all -- uptime</pre>\n\
@@ -47,7 +50,7 @@ pub(super) async fn landing(
          <h2>From a program</h2>\n<pre>curl -H \"Authorization: Bearer $TOKEN\" -H \"Content-Type: application/json\" \\\n  \
          -d '{{}}' {address}/api/v1/host.list</pre>\n\
          <p class=\"soft\">Every operation is described in <a href=\"/api/openapi.json\">/api/openapi.json</a>.</p>"
-    ));
+    );
     page(StatusCode::OK, "Hub", &content)
 }
 

@@ -81,7 +81,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_document_has_what_the_standard_and_the_protocol_ask_for() {
-        let error = Error::limited("slow down").with_retry_after_ms(1500).with_details(serde_json::json!({"n": 1}));
+        let error =
+            Error::limited("slow down").with_retry_after_ms(1500).with_details(serde_json::json!({"n": 1}));
         let response = Problem(error).into_response();
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["content-type"], "application/problem+json");

@@ -132,9 +132,14 @@ impl Filled {
         let content = body::read(content, &face.hub.config.limits).await?;
         let pairs = body::pairs(&content)?;
         let member = |name: &str| {
-            pairs.iter().find(|(other, _)| other == name).map(|(_, value)| value.to_string()).unwrap_or_default()
+            pairs
+                .iter()
+                .find(|(other, _)| other == name)
+                .map(|(_, value)| value.to_string())
+                .unwrap_or_default()
         };
-        self.name = member("name").trim().to_owned();
+        self.name.clear();
+        self.name.push_str(member("name").trim());
         self.key = member("key").parse().ok();
         let key = self.key.ok_or_else(|| Error::invalid("the form is incomplete; fill it in again"))?;
         let password = member("password");

@@ -57,8 +57,11 @@ pub(super) fn respond(
 ) -> Result<Response, Error> {
     let limits = &face.hub.config.limits;
     let permit = face.streams.clone().try_acquire_owned().map_err(|_| {
-        Error::limited(format!("all {} streams over HTTP are taken (limits.http_streams)", limits.http_streams))
-            .with_retry_after_ms(5000)
+        Error::limited(format!(
+            "all {} streams over HTTP are taken (limits.http_streams)",
+            limits.http_streams
+        ))
+        .with_retry_after_ms(5000)
     })?;
     let opening: StreamOpened = serde_json::from_str(opened.get())
         .map_err(|error| Error::internal(format!("the opening of the stream cannot be read: {error}")))?;
@@ -121,7 +124,9 @@ impl Reading {
                 self.ended = true;
                 // A hub that goes down just closes: the reader comes back and goes on. Who may not read any more is told.
                 let revoked = self.session.cancel.is_cancelled() && !self.face.hub.stop.is_cancelled();
-                revoked.then(|| event(&self.epoch, HttpItem::End { reason: EndReason::Revoked, offset: 0, error: None }))
+                revoked.then(|| {
+                    event(&self.epoch, HttpItem::End { reason: EndReason::Revoked, offset: 0, error: None })
+                })
             }
         }
     }
@@ -133,7 +138,11 @@ fn event(epoch: &str, item: HttpItem) -> String {
         HttpItem::Item { cursor, json } => format!("id: {cursor}\ndata: {}\n\n", one_line(&json)),
         HttpItem::Bytes { kind, offset, bytes } => {
             let behind = Cursor::new(epoch, offset.saturating_add(bytes.len() as u64));
-            let item = OutputItem { stream: stream_name(kind).into(), offset, data: ByteString::from(bytes.to_vec()) };
+            let item = OutputItem {
+                stream: stream_name(kind).into(),
+                offset,
+                data: ByteString::from(bytes.to_vec()),
+            };
             let data = serde_json::to_string(&item).unwrap_or_else(|_| "{}".into());
             format!("id: {behind}\ndata: {data}\n\n")
         }
@@ -200,9 +209,10 @@ mod tests {
         let bytes = HttpItem::Bytes { kind: Kind::Stderr, offset: 5, bytes: Bytes::from_static(b"a\nb") };
         let text = event("ep", bytes);
         assert!(text.starts_with("id: ep-8\ndata: {") && text.ends_with("}\n\n"), "{text}");
-        let data: serde_json::Value =
-            serde_json::from_str(text.lines().nth(1).and_then(|line| line.strip_prefix("data: ")).expect("data"))
-                .expect("JSON");
+        let data: serde_json::Value = serde_json::from_str(
+            text.lines().nth(1).and_then(|line| line.strip_prefix("data: ")).expect("data"),
+        )
+        .expect("JSON");
         assert_eq!((&data["stream"], &data["offset"]), (&json!("stderr"), &json!(5)));
         let gap = event("e", HttpItem::Gap { from: 1, to: 4, reason: GapReason::Lost });
         assert_eq!(gap, "event: gap\ndata: {\"from\":1,\"to\":4,\"reason\":\"lost\"}\n\n");

@@ -31,7 +31,12 @@ async fn failures_are_problem_documents_that_say_what_to_do() {
             headers.push(("authorization", bearer.as_str()));
         }
         let answer = hub.http("POST", &format!("/api/v1/{operation}"), &headers, body).await;
-        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code), "{operation} {}", answer.text());
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (status, code),
+            "{operation} {}",
+            answer.text()
+        );
         assert!(!answer.json()["detail"].as_str().expect("detail").is_empty());
         assert_eq!(answer.header("www-authenticate").is_empty(), status != 401);
     }
@@ -48,7 +53,9 @@ async fn failures_are_problem_documents_that_say_what_to_do() {
 async fn tokens_in_addresses_are_refused() {
     let hub = TestHub::start().await;
     let token = hub.token("viewer").await;
-    for query in [format!("token={token}"), format!("access_token={token}"), format!("params=%7B%7D&token={token}")] {
+    for query in
+        [format!("token={token}"), format!("access_token={token}"), format!("params=%7B%7D&token={token}")]
+    {
         let answer = hub.http("GET", &format!("/api/v1/event.watch?{query}"), &[], "").await;
         assert_eq!(answer.code(), "invalid");
         assert!(answer.text().contains("never into an address") && !answer.text().contains(&token));
@@ -59,10 +66,15 @@ async fn tokens_in_addresses_are_refused() {
 #[tokio::test]
 async fn every_response_is_protected_and_named() {
     let hub = TestHub::start().await;
-    for (method, path) in [("GET", "/"), ("GET", "/setup"), ("GET", "/healthz"), ("POST", "/api/v1/x.y"), ("GET", "/x")] {
+    for (method, path) in
+        [("GET", "/"), ("GET", "/setup"), ("GET", "/healthz"), ("POST", "/api/v1/x.y"), ("GET", "/x")]
+    {
         let answer = hub.http(method, path, &[], "").await;
         let policy = answer.header("content-security-policy");
-        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
+        assert!(
+            policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+            "{path}: {policy}"
+        );
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
         assert_eq!(answer.header("x-frame-options"), "DENY");
         assert_eq!(answer.header("referrer-policy"), "same-origin");
@@ -90,7 +102,12 @@ async fn probes_answer_and_metrics_are_for_viewers() {
     assert_eq!(hub.http("GET", "/metrics", &[], "").await.code(), "unauthenticated");
     let token = format!("Bearer {}", hub.token("viewer").await);
     let text = hub.http("GET", "/metrics", &[("authorization", &token)], "").await.text();
-    for name in ["datacentered_hosts{state=\"online\"} 0", "datacentered_engine_commits_total", "# HELP", "process_resident"] {
+    for name in [
+        "datacentered_hosts{state=\"online\"} 0",
+        "datacentered_engine_commits_total",
+        "# HELP",
+        "process_resident",
+    ] {
         assert!(text.contains(name), "{name} in {text}");
     }
     assert_eq!(exchange(hub.unix().await, "GET", "/metrics", &[], "").await.status, 200);
@@ -107,7 +124,11 @@ async fn a_cookie_counts_only_with_the_own_page() {
     let answer = hub.http("POST", "/api/v1/session.login", &[JSON, OWN], &params).await;
     let cookie = answer.header("set-cookie").to_owned();
     let value = cookie.split(';').next().expect("pair").to_owned();
-    assert_eq!(value, format!("dc_session={}", program.ok()["token"].as_str().expect("token")), "a repeat is the same login");
+    assert_eq!(
+        value,
+        format!("dc_session={}", program.ok()["token"].as_str().expect("token")),
+        "a repeat is the same login"
+    );
     for word in ["HttpOnly", "Secure", "SameSite=Strict"] {
         assert!(cookie.contains(word), "{cookie}");
     }
@@ -132,7 +153,9 @@ async fn a_cookie_counts_only_with_the_own_page() {
         let (hub, value) = (&hub, value.clone());
         async move {
             let headers = [("cookie", value.as_str()), ("sec-fetch-site", site)];
-            crate::server::harness::send(hub.plain().await, "GET", "/api/v1/event.watch", &headers, "").await.status()
+            crate::server::harness::send(hub.plain().await, "GET", "/api/v1/event.watch", &headers, "")
+                .await
+                .status()
         }
     };
     assert_eq!(get("same-origin").await, 200);
@@ -148,7 +171,11 @@ async fn a_cookie_counts_only_with_the_own_page() {
     let open = |origin: Option<(&'static str, &'static str)>| {
         let headers: Vec<_> = upgrade.iter().copied().chain(origin).collect();
         let hub = &hub;
-        async move { crate::server::harness::send(hub.plain().await, "GET", "/api/v1/link", &headers, "").await.status() }
+        async move {
+            crate::server::harness::send(hub.plain().await, "GET", "/api/v1/link", &headers, "")
+                .await
+                .status()
+        }
     };
     assert_eq!(open(Some(OWN)).await, 101);
     assert_eq!(open(Some(FOREIGN)).await, 403);
@@ -181,13 +208,24 @@ fn form(pairs: &[(&str, &str)]) -> String {
 async fn the_first_account_is_made_once_with_the_form() {
     let hub = TestHub::start().await;
     let page = hub.http("GET", "/setup", &[], "").await.text();
-    let key = page.split("name=\"key\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("key").to_owned();
+    let key = page
+        .split("name=\"key\" value=\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .expect("key")
+        .to_owned();
     assert!(hub.http("GET", "/", &[], "").await.text().contains("href=\"/setup\""));
     let type_ = ("content-type", "application/x-www-form-urlencoded");
     let secret = hub.setup_secret();
     let password = "a long enough one";
     let fill = |secret: &str, password: &str, repeated: &str| {
-        form(&[("key", &key), ("secret", secret), ("name", "root"), ("password", password), ("repeated", repeated)])
+        form(&[
+            ("key", &key),
+            ("secret", secret),
+            ("name", "root"),
+            ("password", password),
+            ("repeated", repeated),
+        ])
     };
     for (body, headers, status) in [
         (fill("wrong", password, password), vec![type_, OWN], 401),
@@ -201,7 +239,8 @@ async fn the_first_account_is_made_once_with_the_form() {
         assert!(!answer.text().contains(&secret) && !answer.text().contains(password));
         assert!(answer.text().contains("role=\"alert\""));
     }
-    let answer = hub.http("POST", "/setup", &[type_, OWN], &fill(&format!("#{secret}"), password, password)).await;
+    let answer =
+        hub.http("POST", "/setup", &[type_, OWN], &fill(&format!("#{secret}"), password, password)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let cookie = answer.header("set-cookie").split(';').next().expect("pair").to_owned();
     let home = hub.http("GET", "/", &[("cookie", &cookie), ("sec-fetch-site", "none")], "").await.text();
@@ -225,8 +264,10 @@ async fn setup_over_the_api_is_repeatable_and_a_new_start_makes_a_new_link() {
     let old = hub.setup_secret();
     let hub = TestHub::on(hub.stop().await, |_| {}).await;
     assert_ne!(hub.setup_secret(), old);
-    let params = |secret: &str| json!({"key": "0192d3b0-5f7e-7c51-9b0e-3f1c2a4d5e6f", "secret": secret,
-                                       "name": "root", "password": "a long enough one"});
+    let params = |secret: &str| {
+        json!({"key": "0192d3b0-5f7e-7c51-9b0e-3f1c2a4d5e6f", "secret": secret,
+                                       "name": "root", "password": "a long enough one"})
+    };
     assert_eq!(hub.call("", "session.setup", &params(&old)).await.code(), "unauthenticated");
     let first = hub.call("", "session.setup", &params(&hub.setup_secret())).await.ok();
     let repeat = hub.call("", "session.setup", &params(&hub.setup_secret())).await.ok();
@@ -279,7 +320,8 @@ async fn a_stream_of_events_goes_on_where_it_broke_off() {
 #[tokio::test]
 async fn a_revoked_token_ends_its_streams() {
     let hub = TestHub::start().await;
-    let created = hub.local("token.create", &json!({"key": hub.key(), "kind": "api", "role": "viewer"})).await.ok();
+    let created =
+        hub.local("token.create", &json!({"key": hub.key(), "kind": "api", "role": "viewer"})).await.ok();
     let token = created["token"].as_str().expect("token");
     let mut events = hub.events(token, "/api/v1/event.watch", &[]).await;
     events.next().await.expect("opening");
@@ -306,7 +348,8 @@ async fn streams_over_http_are_limited_and_kept_alive() {
     let token = hub.token("viewer").await;
     let bearer = format!("Bearer {token}");
     let headers = [("authorization", bearer.as_str())];
-    let first = crate::server::harness::send(hub.plain().await, "GET", "/api/v1/event.watch", &headers, "").await;
+    let first =
+        crate::server::harness::send(hub.plain().await, "GET", "/api/v1/event.watch", &headers, "").await;
     assert_eq!(hub.http("GET", "/api/v1/event.watch", &headers, "").await.code(), "limited");
     let mut body = first.into_body();
     let mut text = String::new();
@@ -317,7 +360,8 @@ async fn streams_over_http_are_limited_and_kept_alive() {
     drop(body);
     for _ in 0..50 {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        let second = crate::server::harness::send(hub.plain().await, "GET", "/api/v1/event.watch", &headers, "").await;
+        let second =
+            crate::server::harness::send(hub.plain().await, "GET", "/api/v1/event.watch", &headers, "").await;
         if second.status() == 200 {
             hub.stop().await;
             return;
