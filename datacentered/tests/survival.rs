@@ -78,14 +78,19 @@ fn hub_and_agent_are_killed_twice_each_and_nothing_is_lost_or_doubled() {
     let output = finish(watcher);
     let (stdout, stderr) = expected(COUNT);
     assert!(output.stdout == stdout, "{} bytes instead of {}", output.stdout.len(), stdout.len());
-    let from_host: String =
-        output.stderr.lines().filter(|line| line.starts_with("to the other")).map(|line| format!("{line}\n")).collect();
+    let from_host: String = output
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("to the other"))
+        .map(|line| format!("{line}\n"))
+        .collect();
     assert_eq!(from_host, stderr);
     assert_eq!(output.code, 9);
     assert_eq!(starts(&dir), [(pid, parent)], "it ran more than once");
 
     // Whoever asks later gets the same again.
-    let run = world.run(["run", "list", "-o", "json"]).ok().json()[0]["run"].as_str().expect("a run").to_owned();
+    let run =
+        world.run(["run", "list", "-o", "json"]).ok().json()[0]["run"].as_str().expect("a run").to_owned();
     let again = world.run(["run", "attach", &run]);
     assert!(again.stdout == stdout && again.code == 9, "attached later: {} bytes", again.stdout.len());
 }
@@ -142,8 +147,10 @@ fn resident(pid: u32) -> u64 {
 fn a_watcher_that_never_reads_delays_nobody_and_costs_no_memory() {
     let world = World::with_hosts(["web1"]);
     // 48 MiB of numbered lines, then a pause in which both watchers are attached.
-    let script = "i=0; while [ $i -lt 48 ]; do seq 1 200000 | head -c 1048576; i=$((i+1)); done; sleep 1; echo end";
-    let started = world.run(["run", "--on", "web1", "--detach", "-o", "json", "--", "sh", "-c", script]).ok().json();
+    let script =
+        "i=0; while [ $i -lt 48 ]; do seq 1 200000 | head -c 1048576; i=$((i+1)); done; sleep 1; echo end";
+    let started =
+        world.run(["run", "--on", "web1", "--detach", "-o", "json", "--", "sh", "-c", script]).ok().json();
     let run = started["run"].as_str().expect("a run").to_owned();
     let stuck = world.spawn(["run", "attach", &run]);
     std::thread::sleep(Duration::from_millis(500));
@@ -175,7 +182,8 @@ fn a_watcher_that_is_killed_attaches_again_where_it_was() {
     }
     watcher.kill().expect("killed");
     watcher.wait().expect("gone");
-    let run = world.run(["run", "list", "-o", "json"]).ok().json()[0]["run"].as_str().expect("a run").to_owned();
+    let run =
+        world.run(["run", "list", "-o", "json"]).ok().json()[0]["run"].as_str().expect("a run").to_owned();
     let rest = world.run(["run", "attach", &run, "--from", &first.len().to_string()]);
     assert_eq!(rest.code, 9, "{}", rest.stderr);
     assert_eq!(first + &rest.stdout, expected(300).0);
@@ -242,8 +250,22 @@ fn random_kills_of_everything_leave_every_target_explained_and_nothing_runs_twic
         let length = random(9).to_string();
         let id = format!("{step}");
         let started = world.run([
-            "run", "--on", "all", "--offline", "queue", "--detach", "-o", "json", "--", "sh", "-c", script, "sh",
-            &place, &id, &length,
+            "run",
+            "--on",
+            "all",
+            "--offline",
+            "queue",
+            "--detach",
+            "-o",
+            "json",
+            "--",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            &place,
+            &id,
+            &length,
         ]);
         runs.push((started.ok().json()["run"].as_str().expect("a run").to_owned(), step));
         std::thread::sleep(Duration::from_millis(random(60)));
@@ -266,7 +288,9 @@ fn random_kills_of_everything_leave_every_target_explained_and_nothing_runs_twic
         let mut shown = Value::Null;
         wait_until("the run ends", || {
             shown = world.run(["run", "show", &run, "-o", "json"]).ok().json();
-            shown["targets"].as_array().is_some_and(|targets| targets.iter().all(|one| !one["outcome"].is_null()))
+            shown["targets"]
+                .as_array()
+                .is_some_and(|targets| targets.iter().all(|one| !one["outcome"].is_null()))
         });
         for target in shown["targets"].as_array().expect("targets") {
             assert_eq!(target["outcome"]["kind"], "exited", "{target:#}");

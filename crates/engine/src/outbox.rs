@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,13 @@ use crate::log::{Append, MAX_APPEND_BYTES, MAX_APPEND_ITEMS, Position};
 
 /// The first token of outbox keys.
 pub const OUTBOX: &str = "outbox";
+
+/// How long the mover lets entries gather, so that a burst is moved with two syncs and none of them comes between a commit
+/// and whatever waits for it.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Most changes gathered.
+const GATHER_MAX: usize = 4096;
 
 /// How long the mover waits before it tries again, at first and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -105,10 +113,20 @@ async fn run(engine: &Engine, bucket: &Bucket, mut progress: impl FnMut(), moved
         Err(error) => return error,
     };
     loop {
-        let changes = match watch.next().await {
+        let mut changes = match watch.next().await {
             Ok(batch) => batch.changes,
             Err(error) => return error,
         };
+        if changes.iter().any(|change| change.value.is_some()) {
+            tokio::time::sleep(GATHER).await;
+            while changes.len() < GATHER_MAX {
+                match watch.next().now_or_never() {
+                    Some(Ok(batch)) => changes.extend(batch.changes),
+                    Some(Err(error)) => return error,
+                    None => break,
+                }
+            }
+        }
         match move_piece(engine, bucket, changes).await {
             Ok(0) => {}
             Ok(count) => moved(count),

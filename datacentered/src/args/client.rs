@@ -13,8 +13,8 @@ Examples:
   datacentered login hub.example.net:7272 --user ann --password @pw --fingerprint 5f3a...
   datacentered login hub.example.net:7272 --token @api.token         remembers a token instead
 
-It shows the fingerprint of the hub's key and asks whether it is right, unless --fingerprint says so.
-Compare it with what 'datacentered hub status' shows on the hub's own machine.")]
+It shows the fingerprint of the hub's key and asks whether it is right, unless --fingerprint says
+so. Compare it with what 'datacentered hub status' shows on the hub's own machine.")]
 pub(crate) struct Login {
     /// The hub, or the setup link that it printed
     #[arg(value_name = "URL|LINK")]
@@ -94,7 +94,8 @@ Examples:
   datacentered call event.watch                       streams print one JSON object a line
   echo '{\"host\":\"web1\"}' | datacentered call host.show -
 
-A change gets a key of its own where the parameters have none. 'datacentered operation list' names all operations.")]
+A change gets a key of its own where the parameters have none.
+'datacentered operation list' names all operations.")]
 pub(crate) struct Call {
     /// The operation, as noun.verb
     pub(crate) operation: String,

@@ -30,8 +30,8 @@ Examples:
   datacentered run --on web1 -- uptime         one host: its output and exit code, as with ssh
   datacentered run --on 'web-*,role=db' -- df -h
 
-Environment: DATACENTERED_HUB, DATACENTERED_TOKEN and DATACENTERED_FINGERPRINT stand for the options
-of that name; DATACENTERED_CONFIG is the configuration file; DATACENTERED_LOG=debug logs more.
+Environment: DATACENTERED_HUB, DATACENTERED_TOKEN and DATACENTERED_FINGERPRINT stand for the
+options of that name; DATACENTERED_CONFIG is the configuration file; DATACENTERED_LOG=debug logs more.
 
 Exit codes: 0 done, 1 some target failed, 2 usage or nothing matched, 3 not reachable,
 4 not allowed."

@@ -25,14 +25,16 @@ Examples:
   tar c conf | datacentered run --on web1 -i -- tar x -C /etc
   datacentered run --on all --offline queue --expires 7d --detach -- reboot
 
-Selectors: names and globs are alternatives (web-*,db1); facts and labels narrow them down (role=kvm,
-region in (us,eu), os.version>=12). --on repeats for a union; 'all' is every host.
+Selectors: names and globs are alternatives (web-*,db1); facts and labels narrow them down
+(role=kvm, region in (us,eu), os.version>=12). --on repeats for a union; 'all' is every host.
 
 The command is never passed through a shell of yours or the host's; for one, say: -- sh -c 'a | b'.
 
-Exit codes: on one host named literally, the command's own, 128+n for a signal, 124 when it timed out, 255 for
-everything else, as with ssh. On any other selector 0, or 1 where a target failed. Ctrl-C cancels the run and waits
-for its outcome; the second one leaves at once."
+Exit codes: on one host named literally, the command's own, 128+n for a signal, 124 when it timed
+out, 255 for everything else, as with ssh. On any other selector 0, or 1 where a target failed; a
+command that ended has gone well, whatever its code.
+
+Ctrl-C cancels the run and waits for its outcome; the second one leaves at once."
 )]
 pub(crate) struct Run {
     #[command(subcommand)]

@@ -78,7 +78,8 @@ Examples:
   datacentered hub start --data-dir /srv/hub --listen 0.0.0.0:7272
   datacentered hub start --tls-cert hub.pem --tls-key hub.key     a web certificate of your own
 
-The first start prints a link to make the first account. On this machine the local socket needs no login:
+The first start prints a link to make the first account.
+On this machine the local socket needs no login:
   datacentered --hub unix:DATA_DIR/hub.sock host list
 
 Limits and other settings are read from DATA_DIR/hub.toml.")]

@@ -74,6 +74,39 @@ impl World {
         world
     }
 
+    /// A hub in a network namespace, on this address.
+    pub(crate) fn new_in(namespace: &str, listen: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("dc-").tempdir().expect("a directory");
+        let mut world =
+            Self { hub: None, agents: BTreeMap::new(), url: String::new(), setup: String::new(), directory };
+        let mut command = world.program_in(namespace);
+        command.args(["hub", "start", "-o", "json", "--listen", listen, "--data-dir"]).arg(world.hub_dir());
+        let mut hub = Server::start(command, &world.path().join("hub.log"));
+        let listening = hub.event("listening");
+        listening["url"].as_str().expect("a URL").clone_into(&mut world.url);
+        world.hub = Some(hub);
+        world
+    }
+
+    /// Joins a host from a network namespace.
+    pub(crate) fn add_host_in(&mut self, namespace: &str, name: &str) {
+        let command = self.program_in(namespace);
+        self.add_host_with(command, name, &[]);
+    }
+
+    fn program_in(&self, namespace: &str) -> Command {
+        let plain = self.program();
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(plain.get_program());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    }
+
     /// A hub with these hosts, all of them online.
     pub(crate) fn with_hosts<const N: usize>(names: [&str; N]) -> Self {
         let mut world = Self::new();
@@ -146,10 +179,14 @@ impl World {
 
     /// Joins a host with labels and waits until it is connected.
     pub(crate) fn add_host(&mut self, name: &str, labels: &[&str]) {
+        let command = self.program();
+        self.add_host_with(command, name, labels);
+    }
+
+    fn add_host_with(&mut self, mut command: Command, name: &str, labels: &[&str]) {
         let token = self.run(["token", "create", "--join"]).ok().stdout;
         let file = self.path().join(format!("{name}.token"));
         fs::write(&file, token).expect("a token");
-        let mut command = self.program();
         command.args(["agent", "join", &self.url, "--name", name, "-o", "json", "--data-dir"]);
         command.arg(self.host_dir(name)).arg("--token").arg(format!("@{}", file.display()));
         for label in labels {

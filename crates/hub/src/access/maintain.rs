@@ -17,9 +17,6 @@ use crate::store::{Change, Versioned};
 /// How often uses are written down.
 const FLUSH: Duration = Duration::from_mins(1);
 
-/// How long the last flush may take when the hub goes down.
-const LAST_FLUSH: Duration = Duration::from_millis(500);
-
 /// Every how many flushes ended tokens are looked for.
 const SWEEP_EVERY: u32 = 10;
 
@@ -34,12 +31,10 @@ pub async fn maintain(hub: Arc<Hub>) {
             () = hub.stop.cancelled() => true,
             () = tokio::time::sleep(FLUSH) => false,
         };
+        write_uses(&hub).await;
         if stopping {
-            // The view may have stopped following already: what is committed is committed, nobody waits to see it.
-            let _ = tokio::time::timeout(LAST_FLUSH, write_uses(&hub)).await;
             return;
         }
-        write_uses(&hub).await;
         round = round.wrapping_add(1);
         if round.is_multiple_of(SWEEP_EVERY) {
             forget_ended(&hub).await;

@@ -293,3 +293,17 @@ async fn many_logins_of_one_account_end_the_oldest() {
     assert_eq!(hub.call(&first, "host.list", &json!({})).await.code(), "unauthenticated");
     hub.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_login_sent_many_times_at_once_is_one_login() {
+    let hub = TestHub::start().await;
+    hub.user("anna", "viewer").await;
+    let params = json!({"key": hub.key(), "name": "anna", "password": password_of("anna")});
+    let calls = (0..8).map(|_| hub.call("", "session.login", &params));
+    let replies = futures_util::future::join_all(calls).await;
+    let tokens: std::collections::BTreeSet<String> =
+        replies.into_iter().map(|reply| reply.ok()["token"].as_str().expect("token").to_owned()).collect();
+    assert_eq!(tokens.len(), 1);
+    assert_eq!(hub.hub.store.view(|view| view.tokens.len()), 1);
+    hub.stop().await;
+}

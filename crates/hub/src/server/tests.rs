@@ -259,3 +259,81 @@ async fn stopping_closes_what_is_open() {
     until_closed(&mut idle).await;
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
 }
+
+/// Opens a link on the agents' side of the port.
+async fn agent_link(hub: &TestHub, identity: Identity) -> datacentered_link::Link {
+    use datacentered_link::{Called, Handler, Limits, Link, Request, Side, dial, tls};
+
+    struct Deaf;
+    impl Handler for Deaf {
+        fn call(&self, _: Request) -> Called {
+            Called::NoSuchMethod
+        }
+    }
+
+    let config =
+        tls::client_config(&[authority(hub)], Some(identity), &["datacentered/1"]).expect("configures");
+    let options = dial::DialOptions { tls: Some(config), ..dial::DialOptions::default() };
+    let url = format!("https://{}", hub.listening.address).parse().expect("parses");
+    let socket = dial::connect(&url, &options).await.expect("connects");
+    let (link, driver) = Link::start(socket, Side::Dialled, std::sync::Arc::new(Deaf), Limits::default());
+    tokio::spawn(driver);
+    link
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_enrols_with_the_key_of_its_handshake_and_is_known_by_it() {
+    use datacentered_proto::operations::{HostEnrol, HostList, SessionHello};
+    use datacentered_proto::ops::host::{EnrolParams, Facts, ListParams};
+    use datacentered_proto::ops::session::{AgentHello, HelloParams, Subject};
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject as _;
+
+    let hub = TestHub::start().await;
+    let params = serde_json::json!({"key": hub.key(), "kind": "join"});
+    let token = hub.local("token.create", &params).await.ok()["token"].as_str().expect("token").to_owned();
+    let hello = |incarnation: Option<&str>| HelloParams {
+        protocol: datacentered_proto::PROTOCOL,
+        capabilities: Vec::new(),
+        client: "test".into(),
+        token: None,
+        agent: incarnation.map(|incarnation| AgentHello {
+            incarnation: incarnation.into(),
+            high_water: 0,
+            boot_id: "b".into(),
+            version: "0".into(),
+        }),
+        now: None,
+    };
+    let first = host_identity();
+    let (key, shown) = (first.key.clone_key(), first.chain[0].clone());
+    let link = agent_link(&hub, first).await;
+    let reply = link.call::<SessionHello>(&hello(None)).await.expect("greeted");
+    assert_eq!(reply.subject, Subject::UnknownHost);
+    assert!(link.call::<HostList>(&ListParams::default()).await.is_err(), "a key alone reads nothing");
+    let enrol = EnrolParams {
+        token,
+        name: "web-1".into(),
+        labels: std::collections::BTreeMap::new(),
+        facts: Facts::default(),
+    };
+    let enrolled = link.call::<HostEnrol>(&enrol).await.expect("enrols");
+    link.close("done");
+    let certificate = CertificateDer::from_pem_slice(enrolled.certificate.as_bytes()).expect("PEM");
+    assert_eq!(Fingerprint::of_certificate(&certificate), Fingerprint::of_certificate(&shown));
+
+    let issued = || Identity { chain: vec![certificate.clone()], key: key.clone_key() };
+    let link = agent_link(&hub, issued()).await;
+    let reply = link.call::<SessionHello>(&hello(Some("j1"))).await.expect("greeted");
+    assert_eq!(reply.subject, Subject::Host { id: enrolled.host, name: "web-1".into() });
+    // Revoked: the open link ends within seconds, and the key is refused for good, with a reason.
+    let revoke = serde_json::json!({"key": hub.key(), "host": "web-1"});
+    let started = Instant::now();
+    hub.local("host.revoke", &revoke).await.ok();
+    tokio::time::timeout(Duration::from_secs(5), link.closed()).await.expect("closes");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    let link = agent_link(&hub, issued()).await;
+    let error = link.call::<SessionHello>(&hello(Some("j1"))).await.expect_err("revoked");
+    assert_eq!(error.code, datacentered_proto::Code::Forbidden);
+    hub.stop().await;
+}

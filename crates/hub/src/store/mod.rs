@@ -121,7 +121,16 @@ impl Store {
     /// Errors: `conflict` when a check failed (details name the key), `indeterminate` when it may have happened.
     pub async fn commit(&self, change: Change) -> Result<u64, Error> {
         let batch = change.into_batch()?;
-        let committed = self.0.engine.kv().commit(&self.0.bucket, batch).await.map_err(engine_error)?;
+        let committed = match self.0.engine.kv().commit(&self.0.bucket, batch).await {
+            Ok(committed) => committed,
+            Err(error) => {
+                // Whoever was first is in the view before the conflict is told, so that looking again finds it.
+                if let datacentered_engine::Error::Conflict { current: Some(entry), .. } = &error {
+                    self.wait_for(entry.revision).await?;
+                }
+                return Err(engine_error(error));
+            }
+        };
         let revision = committed.revisions.last().copied().unwrap_or(0);
         self.wait_for(revision).await?;
         Ok(revision)
