@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use common::{World, wait_until};
 
+/// Far more than the link can carry while this test runs, from a command that is still there to be signalled.
+const FLOOD: &str = "head -c 200M /dev/zero; exec sleep 1000";
+
 /// A pair of network namespaces, gone at the end.
 struct Namespaces {
     hub: String,
@@ -27,7 +30,10 @@ impl Namespaces {
         let (near, far) = (format!("dch{id}"), format!("dca{id}"));
         let made = ip(&["netns", "add", &this.hub])
             && ip(&["netns", "add", &this.host])
-            && ip(&["link", "add", &near, "netns", &this.hub, "type", "veth", "peer", "name", &far, "netns", &this.host]);
+            && ip(&[
+                "link", "add", &near, "netns", &this.hub, "type", "veth", "peer", "name", &far, "netns",
+                &this.host,
+            ]);
         let set_up = made
             && [(&this.hub, &near, "10.231.7.1/24"), (&this.host, &far, "10.231.7.2/24")].iter().all(
                 |(namespace, device, address)| {
@@ -35,8 +41,8 @@ impl Namespaces {
                         && ip(&["-n", namespace, "link", "set", device, "up"])
                         && ip(&["-n", namespace, "link", "set", "lo", "up"])
                         && ip(&[
-                            "netns", "exec", namespace, "tc", "qdisc", "add", "dev", device, "root", "tbf", "rate",
-                            "10mbit", "burst", "16kb", "latency", "30ms",
+                            "netns", "exec", namespace, "tc", "qdisc", "add", "dev", device, "root", "tbf",
+                            "rate", "10mbit", "burst", "16kb", "latency", "30ms",
                         ])
                 },
             );
@@ -61,8 +67,7 @@ fn calls_on_a_saturated_link_are_answered_quickly() {
     let mut world = World::new_in(&namespaces.hub, "10.231.7.1:0");
     world.add_host_in(&namespaces.host, "web1");
 
-    // Far more than the link can carry while this test runs.
-    let flood = world.run(["run", "--on", "web1", "--detach", "-o", "json", "--", "head", "-c", "200M", "/dev/zero"]);
+    let flood = world.run(["run", "--on", "web1", "--detach", "-o", "json", "--", "sh", "-c", FLOOD]);
     let flood = flood.ok().json()["run"].as_str().expect("a run").to_owned();
     let stored = |run: &str| {
         let shown = world.run(["run", "show", run, "-o", "json"]).ok().json();

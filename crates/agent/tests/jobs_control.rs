@@ -234,7 +234,7 @@ async fn a_full_spool_makes_the_process_wait_until_it_is_acknowledged() {
         drop(reader);
         host = host.reopen().await;
     }
-    let expected: String = (0..40_000).map(|i| format!("line {i}\n")).collect();
+    let expected = common::lines(40_000, |i| format!("line {i}\n"));
     let report = host.ended(job).await;
     assert_eq!(output.gaps, [], "{report:?}");
     assert_eq!(output.stderr, b"done\n");

@@ -1,5 +1,7 @@
 //! The agent killed at any moment, at random from a printed seed; full disks; a damaged journal.
 
+#![allow(clippy::print_stdout, reason = "the seed and the figures are for who reads the log")]
+
 mod common;
 
 use std::collections::BTreeSet;
@@ -111,7 +113,7 @@ async fn output_is_continuous_while_the_agent_comes_and_goes() {
         }
         host = host.reopen().await;
     }
-    assert_eq!(output.text(), (0..3000).map(|i| format!("{i}\n")).collect::<String>());
+    assert_eq!(output.text(), common::lines(3000, |i| format!("{i}\n")));
     assert_eq!(std::fs::read_to_string(mark).expect("reads"), "x\n");
     assert_eq!(host.ended(job).await.outcome, exited(0));
 }

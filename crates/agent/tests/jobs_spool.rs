@@ -113,7 +113,7 @@ fn a_removed_beginning_is_a_gap_of_retention() {
     let dir = tempfile::tempdir().expect("makes");
     let mut writer = SpoolWriter::new(dir.path(), limits(64 << 10, u64::MAX, WhenFull::Wait));
     for _ in 0..8 {
-        writer.append(Kind::Stdout, &[1; 32 << 10]);
+        writer.append(Kind::Stdout, &vec![1; 32 << 10]);
         writer.ack(writer.totals().offset);
         assert!(!writer.must_wait());
     }
@@ -143,6 +143,6 @@ fn waiting_begins_at_the_limit_and_ends_with_an_acknowledgement() {
     // When the process has ended, what is in its pipes is kept all the same.
     writer.drain();
     assert!(!writer.must_wait());
-    writer.append(Kind::Stdout, &[1; 100 << 10]);
+    writer.append(Kind::Stdout, &vec![1; 100 << 10]);
     assert_eq!(writer.unacked(), (164 << 10));
 }

@@ -13,7 +13,7 @@ use crate::store::{AUDIT_LOG, engine_error};
 const PAGE_BYTES: usize = 128 * 1024;
 
 /// Registers this noun's operations.
-pub fn register(table: &mut Table) {
+pub(crate) fn register(table: &mut Table) {
     table.read::<AuditList, _, _>(list);
 }
 

@@ -97,7 +97,8 @@ pub async fn call(
     link: Option<Link>,
 ) -> Result<Served, Error> {
     let started = hub.clock.boot();
-    let spec = find(method).filter(|spec| spec.served == ServedBy::Hub).ok_or_else(|| unknown_operation(method))?;
+    let spec =
+        find(method).filter(|spec| spec.served == ServedBy::Hub).ok_or_else(|| unknown_operation(method))?;
     let who = session.who();
     let raw_params: Arc<RawValue> = match params {
         Some(params) => params.to_owned().into(),
@@ -160,7 +161,11 @@ impl Handler for LinkHandler {
                 Served::Reply(reply) => Answer::Reply(reply),
                 Served::Stream { opened, open, run, .. } => {
                     require_stream(open)?;
-                    Answer::Send { reply: opened, stream: open, body: Box::new(|writer| run(Outlet::Link(writer))) }
+                    Answer::Send {
+                        reply: opened,
+                        stream: open,
+                        body: Box::new(|writer| run(Outlet::Link(writer))),
+                    }
                 }
                 Served::Upload { opened, open, from, run } => {
                     require_stream(open)?;

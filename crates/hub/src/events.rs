@@ -20,15 +20,17 @@ const PAGE_BYTES: usize = 256 * 1024;
 const MAX_KINDS: usize = 32;
 
 /// Registers this noun's operations.
-pub fn register(table: &mut Table) {
+pub(crate) fn register(table: &mut Table) {
     table.stream::<EventWatch, _, _, _, _>(watch);
 }
 
 async fn watch(
     ctx: Ctx,
     params: WatchParams,
-) -> Result<(StreamOpened, impl FnOnce(Outlet) -> datacentered_link::BoxFuture<'static, ()> + Send + 'static), Error>
-{
+) -> Result<
+    (StreamOpened, impl FnOnce(Outlet) -> datacentered_link::BoxFuture<'static, ()> + Send + 'static),
+    Error,
+> {
     if params.kinds.len() > MAX_KINDS {
         return Err(Error::limited(format!("at most {MAX_KINDS} kinds in one filter")));
     }
@@ -57,7 +59,9 @@ async fn watch(
 
 async fn follow(hub: Arc<Hub>, log: LogName, mut from: u64, kinds: Vec<String>, mut outlet: Outlet) {
     let Ok(mut tail) = hub.engine.log().tail(&log).await else {
-        return outlet.end(EndReason::Failed, from, Some(Error::unavailable("the event log is closed"))).await;
+        return outlet
+            .end(EndReason::Failed, from, Some(Error::unavailable("the event log is closed")))
+            .await;
     };
     loop {
         tail.borrow_and_update();
@@ -97,11 +101,11 @@ async fn send_page(
     let any = !page.items.is_empty();
     for item in page.items {
         let behind = item.offset + item.span;
-        if let Ok(event) = serde_json::from_slice::<Event>(&item.payload) {
-            if kinds.is_empty() || kinds.iter().any(|kind| event.kind.starts_with(kind.as_str())) {
-                let cursor = Cursor::new(hub.engine.epoch(), behind);
-                outlet.item(&cursor, &event).await.map_err(|ReaderGone| None)?;
-            }
+        if let Ok(event) = serde_json::from_slice::<Event>(&item.payload)
+            && (kinds.is_empty() || kinds.iter().any(|kind| event.kind.starts_with(kind.as_str())))
+        {
+            let cursor = Cursor::new(hub.engine.epoch(), behind);
+            outlet.item(&cursor, &event).await.map_err(|ReaderGone| None)?;
         }
         *from = behind;
     }

@@ -52,7 +52,9 @@ pub enum HubError {
     #[error("the engine '{0}' is not part of this build; use --engine embedded")]
     NoSuchEngine(String),
     /// The store failed while the hub was running.
-    #[error("the disk no longer takes what the hub writes, so it stopped; free space or repair the disk, then start it again")]
+    #[error(
+        "the disk no longer takes what the hub writes, so it stopped; free space or repair the disk, then start it again"
+    )]
     StoreFailed,
     /// A part that the hub needs has ended.
     #[error("a part that the hub needs has failed; its log has more")]

@@ -100,8 +100,8 @@ Examples:
   datacentered token create --join --uses 20 --ttl 7d --label role=web
   datacentered token create --role viewer --name monitoring --ttl 90d")]
 pub(crate) struct TokenCreate {
-    /// What an API token may do; never more than you may
-    #[arg(long, conflicts_with = "join", required_unless_present = "join")]
+    /// What an API token may do; never more than you may [default: what you may]
+    #[arg(long, conflicts_with = "join")]
     pub(crate) role: Option<RoleName>,
     /// A token that hosts join with, and good for nothing else
     #[arg(long)]
@@ -113,10 +113,10 @@ pub(crate) struct TokenCreate {
     #[arg(long, value_name = "D", value_parser = duration::parse)]
     pub(crate) ttl: Option<Duration>,
     /// How many hosts may join with it [default: 1]
-    #[arg(long, value_name = "N", conflicts_with = "role")]
+    #[arg(long, value_name = "N", requires = "join")]
     pub(crate) uses: Option<u32>,
     /// A label for the hosts that join with it; repeat it for several
-    #[arg(long = "label", value_name = "K=V", value_parser = pairs::label, conflicts_with = "role")]
+    #[arg(long = "label", value_name = "K=V", value_parser = pairs::label, requires = "join")]
     pub(crate) labels: Vec<(String, String)>,
 }
 

@@ -190,7 +190,7 @@ mod tests {
             match c {
                 '\'' => quoted = !quoted,
                 ' ' if !quoted => {
-                    words.extend(Some(std::mem::take(&mut word)).filter(|word| !word.is_empty()))
+                    words.extend(Some(std::mem::take(&mut word)).filter(|word| !word.is_empty()));
                 }
                 other => word.push(other),
             }

@@ -31,8 +31,8 @@ Selectors: names and globs are alternatives (web-*,db1); facts and labels narrow
 The command is never passed through a shell of yours or the host's; for one, say: -- sh -c 'a | b'.
 
 Exit codes: on one host named literally, the command's own, 128+n for a signal, 124 when it timed
-out, 255 for everything else, as with ssh. On any other selector 0, or 1 where a target failed; a
-command that ended has gone well, whatever its code.
+out, 255 for everything else, as with ssh. On any other selector 0, or 1 where a target failed:
+everything but exit code 0, and hosts that --offline skip passed over.
 
 Ctrl-C cancels the run and waits for its outcome; the second one leaves at once."
 )]

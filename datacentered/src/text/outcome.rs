@@ -6,10 +6,10 @@ use datacentered_proto::{Outcome, Timestamp};
 
 use super::{ago, clean::clean, signal};
 
-/// Whether the target counts as failed. A command that ended by itself has gone well, whatever its code.
+/// Whether the target counts as failed, as the hub counts it: everything but exit code 0 and a host that was skipped.
 pub(crate) fn counts_as_failed(outcome: &Outcome, offline: OfflinePolicy) -> bool {
     match outcome {
-        Outcome::Exited { .. } => false,
+        Outcome::Exited { code } => *code != 0,
         Outcome::Offline { .. } => offline != OfflinePolicy::Skip,
         _ => true,
     }
@@ -95,9 +95,10 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_ended_has_gone_well_and_skipped_hosts_do_not_count() {
+    fn all_but_success_counts_and_skipped_hosts_do_not() {
         let failed = |outcome, policy| counts_as_failed(&outcome, policy);
-        assert!(!failed(Outcome::Exited { code: 7 }, OfflinePolicy::Fail));
+        assert!(!failed(Outcome::Exited { code: 0 }, OfflinePolicy::Fail));
+        assert!(failed(Outcome::Exited { code: 7 }, OfflinePolicy::Fail));
         assert!(failed(Outcome::Signaled { signal: 9 }, OfflinePolicy::Fail));
         assert!(failed(Outcome::Offline { since: None }, OfflinePolicy::Fail));
         assert!(!failed(Outcome::Offline { since: None }, OfflinePolicy::Skip));

@@ -7,7 +7,7 @@
 //! ```
 
 // Every test program uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 mod process;
 mod shims;
@@ -24,7 +24,7 @@ pub(crate) use process::{Server, signal as process_signal};
 use serde_json::Value;
 
 /// How long anything may take before a test fails. Generous: machines are busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a command left behind.
 #[derive(Debug)]

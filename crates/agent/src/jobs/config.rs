@@ -16,7 +16,9 @@ pub const SHIM_SUBCOMMAND: &str = "shim";
 
 /// The host's last word: the policy line that forbids an offer, if one does.
 #[derive(Clone)]
-pub struct Refuse(Arc<dyn Fn(&Offer) -> Option<String> + Send + Sync>);
+pub struct Refuse(Arc<Decide>);
+
+type Decide = dyn Fn(&Offer) -> Option<String> + Send + Sync;
 
 impl Refuse {
     /// Decides by a function.

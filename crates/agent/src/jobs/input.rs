@@ -73,15 +73,13 @@ impl InputWriter {
                 "the host cannot store the input ({error}); free some space and go on"
             ))
         };
-        let file = match &stdin.file {
-            Some(file) => file,
-            None => {
-                make_dir(&self.job.dir).map_err(full)?;
-                let path = self.job.dir.join(files::STDIN);
-                let opened =
-                    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-                stdin.file.insert(opened.map_err(full)?)
-            }
+        let file = if let Some(file) = &stdin.file {
+            file
+        } else {
+            make_dir(&self.job.dir).map_err(full)?;
+            let path = self.job.dir.join(files::STDIN);
+            let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+            stdin.file.insert(opened.map_err(full)?)
         };
         if let Err(error) = file.write_all_at(fresh, held) {
             let _ = file.set_len(held);

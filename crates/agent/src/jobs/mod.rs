@@ -3,6 +3,7 @@
 //! The journal says what was promised, each job's slot how far its shim got, each job's directory holds lock, socket,
 //! output and input. From these three everything can be told again after any crash. Nothing here is ordered by clocks.
 
+mod admit;
 mod changes;
 mod config;
 mod error;

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send,
     socket_with, socketpair,
@@ -65,16 +66,18 @@ impl Socket {
 
     /// The next message; `None` where the shim is gone. Cancelling the future loses nothing.
     pub(super) async fn receive(&self) -> io::Result<Option<FromShim>> {
-        let mut packet = [0u8; MAX_PACKET];
-        let length = self
-            .0
-            .async_io(Interest::READABLE, |socket| Ok(recv(socket, &mut packet[..], RecvFlags::DONTWAIT)?.0))
-            .await;
-        match length {
-            Ok(0) => Ok(None),
-            Ok(length) => Ok(Some(serde_json::from_slice(&packet[..length.min(MAX_PACKET)])?)),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-            Err(error) => Err(error),
-        }
+        let received = self.0.async_io(Interest::READABLE, |socket| {
+            // In here, so that the waiting future does not carry the buffer.
+            let mut packet = [0u8; MAX_PACKET];
+            let mut received = recv(socket, &mut packet[..], RecvFlags::DONTWAIT);
+            if received == Err(Errno::CONNRESET) {
+                // The shim left without reading all that it was sent. That is told once, before what it had said last.
+                received = recv(socket, &mut packet[..], RecvFlags::DONTWAIT);
+            }
+            let (length, _) = received?;
+            let message = packet.get(..length).filter(|message| !message.is_empty());
+            Ok(message.map(serde_json::from_slice).transpose()?)
+        });
+        received.await
     }
 }

@@ -108,11 +108,8 @@ impl Supervisor {
                 &format!("(the shim ended {MAX_STARTS} times before it began: {words})"),
             )
         } else {
-            let offer = match shared.journal.offer(self.job.id).await {
-                Ok(Some(offer)) => offer,
-                // Released, or the disk does not answer: tried again later.
-                Ok(None) | Err(_) => return None,
-            };
+            // Released, or the disk does not answer: tried again later.
+            let Ok(Some(offer)) = shared.journal.offer(self.job.id).await else { return None };
             self.starts += 1;
             if self.starts > 1 {
                 self.job.note(shared.clock.wall(), "started_again", "the shim ended before it began".into());

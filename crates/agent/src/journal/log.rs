@@ -1,16 +1,16 @@
 //! The one thread that writes the journal: it takes all requests that wait, writes them, syncs once, answers all.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use datacentered_proto::ops::job::Offer;
 use datacentered_proto::{JobId, Timestamp};
 use tokio::sync::oneshot;
 
 use super::file::{JournalFile, Place};
+use super::index::Index;
 use super::record::{Entry, Record};
 use super::{JournalError, slots};
 
@@ -194,69 +194,6 @@ fn random_incarnation(path: &Path) -> Result<[u8; 16], JournalError> {
     Ok(bytes.map(|byte| LETTERS[usize::from(byte % 32)]))
 }
 
-#[derive(Debug)]
-struct Known {
-    entry: Entry,
-    places: Vec<Place>,
-}
-
-/// What is in the journal and where, and which slots are free.
-#[derive(Debug, Default)]
-struct Index {
-    jobs: BTreeMap<JobId, Known>,
-    free: BTreeSet<u32>,
-    /// Slots of jobs whose release is not on disk: after a crash such a job would still look into its slot.
-    freeing: Vec<u32>,
-    live: u64,
-}
-
-impl Index {
-    fn replay(&mut self, place: Place, payload: &[u8]) {
-        // A record of a newer agent that this one does not know adds nothing that this one could act on.
-        if let Ok(record) = serde_json::from_slice::<Record>(payload) {
-            self.apply(&record, place);
-        }
-    }
-
-    fn apply(&mut self, record: &Record, place: Place) {
-        let job = record.job();
-        if let Record::Released { .. } = record {
-            if let Some(known) = self.jobs.remove(&job) {
-                self.live -= known.places.iter().map(|place| place.size()).sum::<u64>();
-                self.freeing.extend(known.entry.slot);
-            }
-            return;
-        }
-        match (self.jobs.get_mut(&job), Entry::begin(record)) {
-            (None, Some(entry)) => {
-                self.jobs.insert(job, Known { entry, places: vec![place] });
-                self.live += place.size();
-            }
-            (Some(known), None) => {
-                if let Record::Cancel { at, by, .. } = record
-                    && known.entry.cancel.is_none()
-                {
-                    known.entry.cancel = Some((*at, by.clone()));
-                    known.places.push(place);
-                    self.live += place.size();
-                }
-            }
-            // A second beginning or an addition to nothing cannot have been written by this program.
-            (Some(_), Some(_)) | (None, None) => {}
-        }
-    }
-
-    fn next_slot(&self) -> u32 {
-        self.jobs.values().filter_map(|known| known.entry.slot).max().map_or(0, |slot| slot + 1)
-    }
-
-    fn find_free(&mut self, count: u32) {
-        self.freeing.clear();
-        let taken: BTreeSet<u32> = self.jobs.values().filter_map(|known| known.entry.slot).collect();
-        self.free = (0..count).filter(|slot| !taken.contains(slot)).collect();
-    }
-}
-
 type Answer = Box<dyn FnOnce(bool) + Send>;
 
 struct Writer {
@@ -276,11 +213,8 @@ impl Writer {
         while let Ok(first) = queue.recv() {
             let mut waiting = Vec::new();
             let mut sync = self.take(first, &mut waiting);
-            loop {
-                match queue.try_recv() {
-                    Ok(next) => sync |= self.take(next, &mut waiting),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                }
+            while let Ok(next) = queue.try_recv() {
+                sync |= self.take(next, &mut waiting);
             }
             if sync {
                 self.sync();

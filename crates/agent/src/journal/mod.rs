@@ -4,6 +4,7 @@
 //! wait, [`record`] what is written, [`slots`] the preallocated places for outcomes.
 
 pub mod file;
+mod index;
 pub mod log;
 pub mod record;
 pub mod slots;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// One thing that happened. Written as JSON; fields may be added, none may change its meaning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "t", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "records pass by one at a time; none is stored")]
 pub enum Record {
     /// The host took a job.
     Accepted {

@@ -119,10 +119,8 @@ fn prepare(start: &Start<'_>) -> Result<(), Failed> {
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     enter_directory(start)?;
-    let mut number = 0;
-    for fd in start.stdio {
+    for (fd, number) in start.stdio.into_iter().zip(0..) {
         sys::duplicate_to(fd, number).map_err(|error| (Step::Prepare, error))?;
-        number += 1;
     }
     if let Some((fd, number)) = start.script {
         sys::duplicate_to(fd, number).map_err(|error| (Step::Prepare, error))?;

@@ -148,7 +148,7 @@ pub fn names(processes: &[Stat], limit: usize) -> String {
         .collect::<Vec<_>>()
         .join(", ");
     if processes.len() > limit {
-        text.push_str(&format!(" and {} more", processes.len() - limit));
+        text = format!("{text} and {} more", processes.len() - limit);
     }
     text
 }

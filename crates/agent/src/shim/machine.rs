@@ -1,15 +1,15 @@
 //! The shim's one loop.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use datacentered_proto::Evidence;
 use datacentered_proto::outcome::Witness;
-use datacentered_proto::{Evidence, Outcome, Timestamp};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::WaitOptions;
 
 use super::connection::{Connection, Received};
+use super::ending::{Force, fail};
 use super::input::Feeder;
 use super::launch::VERSION;
 use super::output::{CHUNK, Stream};
@@ -18,61 +18,47 @@ use super::start::{self, Waiting};
 use super::timer::{Timer, boot_now, wall_now};
 use super::wire::{FromShim, Progress, Syncs, ToShim};
 use crate::cgroup::JobGroup;
-use crate::journal::slots::{End, ProcessMark, Started, Starting, fit_evidence};
+use crate::journal::slots::{ProcessMark, Started, Starting};
 use crate::process::child::{GO, REPORT_LEN, Report};
 use crate::process::failure::{Failure, Step};
-use crate::process::tree;
 use crate::spool::{Limits, SpoolWriter};
 use crate::sys;
-
-/// How many processes are named that were left behind.
-const NAMED_CHILDREN: usize = 16;
-
-/// How often a kill is repeated where no control group holds the tree, with pauses of a few milliseconds.
-const KILL_ROUNDS: u32 = 1000;
 
 /// Most reports of one child before its exec.
 const MAX_REPORTS: usize = 4;
 
 /// How the main process ended.
 #[derive(Clone, Copy, Debug)]
-enum Exit {
+pub(super) enum Exit {
     Code(i32),
     Signal(i32),
-}
-
-/// Why the job is being ended before its time.
-#[derive(Clone, Debug)]
-enum Force {
-    TimedOut,
-    Cancelled(String),
 }
 
 /// A job whose process was started.
 #[derive(Debug)]
 pub(super) struct Machine {
-    owned: Owned,
-    agent: Option<Connection>,
-    timer: Timer,
-    main: ProcessMark,
-    group: JobGroup,
-    stdout: Stream,
-    stderr: Stream,
-    feeder: Feeder,
-    report: Option<OwnedFd>,
-    program: String,
-    spool: SpoolWriter,
-    started: Option<Started>,
-    failure: Option<Failure>,
-    exit: Option<Exit>,
-    force: Option<Force>,
-    timeout_at: Option<Duration>,
-    kill_at: Option<Duration>,
-    drain_until: Option<Duration>,
-    evidence: Vec<Evidence>,
-    seen: bool,
-    told: Progress,
-    syncs: Syncs,
+    pub(super) owned: Owned,
+    pub(super) agent: Option<Connection>,
+    pub(super) timer: Timer,
+    pub(super) main: ProcessMark,
+    pub(super) group: JobGroup,
+    pub(super) stdout: Stream,
+    pub(super) stderr: Stream,
+    pub(super) feeder: Feeder,
+    pub(super) report: Option<OwnedFd>,
+    pub(super) program: String,
+    pub(super) spool: SpoolWriter,
+    pub(super) started: Option<Started>,
+    pub(super) failure: Option<Failure>,
+    pub(super) exit: Option<Exit>,
+    pub(super) force: Option<Force>,
+    pub(super) timeout_at: Option<Duration>,
+    pub(super) kill_at: Option<Duration>,
+    pub(super) drain_until: Option<Duration>,
+    pub(super) evidence: Vec<Evidence>,
+    pub(super) seen: bool,
+    pub(super) told: Progress,
+    pub(super) syncs: Syncs,
 }
 
 impl Machine {
@@ -153,7 +139,7 @@ impl Machine {
         Ok(machine)
     }
 
-    fn note(&mut self, fact: &str, detail: Option<String>) {
+    pub(super) fn note(&mut self, fact: &str, detail: Option<String>) {
         self.evidence.push(Evidence { at: wall_now(), witness: Witness::Shim, fact: fact.into(), detail });
     }
 
@@ -214,54 +200,6 @@ impl Machine {
 
     fn next_moment(&self) -> Option<Duration> {
         [self.timeout_at, self.kill_at, self.drain_until].into_iter().flatten().min()
-    }
-
-    fn wait(&self) -> io::Result<Ready> {
-        let none = self.owned.signals.as_fd();
-        let may_read = !self.spool.must_wait();
-        let agent = self.agent.as_ref().map(|agent| {
-            let room = if agent.is_waiting() { PollFlags::OUT } else { PollFlags::empty() };
-            (agent.as_fd(), PollFlags::IN | room)
-        });
-        let wanted = [
-            Some((self.owned.signals.as_fd(), PollFlags::IN)),
-            Some((self.timer.as_fd(), PollFlags::IN)),
-            Some((self.owned.listener.as_fd(), PollFlags::IN)),
-            agent,
-            readable(self.report.as_ref()),
-            readable(self.stdout.pipe.as_ref().filter(|_| may_read)),
-            readable(self.stderr.pipe.as_ref().filter(|_| may_read)),
-            self.feeder.wants().map(|fd| (fd.as_fd(), PollFlags::OUT)),
-        ];
-        // A descriptor that is asked for nothing still reports errors, so those that are not wanted are left out.
-        let mut polled: [PollFd<'_>; 8] =
-            std::array::from_fn(|_| PollFd::from_borrowed_fd(none, PollFlags::empty()));
-        let mut count = 0;
-        let mut places = [usize::MAX; 8];
-        for (index, entry) in wanted.into_iter().enumerate() {
-            if let Some((fd, flags)) = entry {
-                polled[count] = PollFd::from_borrowed_fd(fd, flags);
-                places[index] = count;
-                count += 1;
-            }
-        }
-        match poll(&mut polled[..count], None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let events = |index: usize| polled.get(places[index]).map_or(PollFlags::empty(), PollFd::revents);
-        let any = |index: usize| !events(index).is_empty();
-        Ok(Ready {
-            child: any(0),
-            timer: any(1),
-            listener: any(2),
-            agent: events(3).intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR),
-            room: events(3).contains(PollFlags::OUT),
-            report: any(4),
-            stdout: any(5),
-            stderr: any(6),
-            stdin: any(7),
-        })
     }
 
     /// What the child says before its exec; its end of the pipe closes when it has executed, or has ended.
@@ -364,56 +302,6 @@ impl Machine {
         }
     }
 
-    /// Begins to end the job: TERM now, KILL after the grace.
-    fn force(&mut self, force: Force) {
-        if self.force.is_some() || self.exit.is_some() {
-            return;
-        }
-        let grace = Duration::from_millis(self.owned.launch.spec.grace_ms);
-        let reason = match &force {
-            Force::TimedOut => "time limit".to_owned(),
-            Force::Cancelled(by) => format!("cancelled by {by}"),
-        };
-        self.force = Some(force);
-        self.timeout_at = None;
-        self.kill_at = boot_now().checked_add(grace);
-        // A process that waits for room in its pipe must be able to end in order.
-        self.spool.drain();
-        let count = self.signal_tree(libc::SIGTERM);
-        // A stopped process cannot end by TERM.
-        self.signal_tree(libc::SIGCONT);
-        self.note(
-            "terminating",
-            Some(format!("{reason}: TERM to {count} processes, KILL after {} ms", grace.as_millis())),
-        );
-    }
-
-    fn tree(&self) -> Vec<tree::Stat> {
-        if self.group.holds_tree() {
-            self.group.processes()
-        } else {
-            tree::descendants(start::own_mark().pid)
-        }
-    }
-
-    fn signal_tree(&self, signal: i32) -> u32 {
-        self.tree().iter().filter(|process| sys::kill(process.pid, signal).is_ok()).count() as u32
-    }
-
-    fn kill_tree(&mut self) {
-        let left = self.tree();
-        let empty = if self.group.holds_tree() {
-            self.group.kill()
-        } else {
-            tree::kill_all(KILL_ROUNDS, || self.tree())
-        };
-        if !left.is_empty() {
-            let detail = tree::names(&left, NAMED_CHILDREN);
-            let detail = if empty { detail } else { format!("{detail}; some are still not gone") };
-            self.note("killed", Some(detail));
-        }
-    }
-
     fn reap(&mut self) {
         // Signals of one kind are merged: that there was one is all there is to know.
         let mut ignored = [0u8; 512];
@@ -486,90 +374,6 @@ impl Machine {
             self.say(&FromShim::Progress(progress));
         }
     }
-
-    fn outcome(&mut self) -> Outcome {
-        if let Some(failure) = self.failure.take() {
-            self.note("start_failed", Some(failure.detail));
-            return Outcome::FailedToStart { why: failure.why };
-        }
-        if self.started.is_some() {
-            match self.exit {
-                Some(Exit::Code(code)) => self.note("exited", Some(format!("code {code}"))),
-                Some(Exit::Signal(signal)) => self.note("signaled", Some(format!("signal {signal}"))),
-                None => {}
-            }
-        }
-        match (&self.force, self.exit) {
-            (Some(Force::TimedOut), _) => Outcome::TimedOut,
-            (Some(Force::Cancelled(by)), _) => Outcome::Cancelled { by: by.clone() },
-            (None, Some(Exit::Signal(signal))) => Outcome::Signaled { signal },
-            (None, Some(Exit::Code(code))) => Outcome::Exited { code },
-            (None, None) => Outcome::Interrupted { why: datacentered_proto::outcome::Interruption::ShimLost },
-        }
-    }
-
-    /// Records the end, tells the agent, and leaves.
-    fn end(mut self) -> io::Result<()> {
-        self.spool.finish();
-        let outcome = self.outcome();
-        let killed = self.group.memory_kills();
-        if killed > 0 {
-            self.note(
-                "memory_limit",
-                Some(format!("the kernel ended {killed} of its processes over its memory limit")),
-            );
-        }
-        // As the reaper of the whole tree the shim has a child as long as anything of it lives.
-        if rustix::process::wait(WaitOptions::NOHANG).is_ok() {
-            let left = self.tree();
-            if !left.is_empty() {
-                self.note("children_left", Some(tree::names(&left, NAMED_CHILDREN)));
-            }
-        }
-        if let Some(words) = self.spool.disk_failed() {
-            let words = format!("output could not be written and was discarded: {words}");
-            self.note("output_lost", Some(words));
-        }
-        let totals = self.spool.totals();
-        let end = End {
-            at: wall_now(),
-            outcome,
-            stdout_bytes: totals.stdout,
-            stderr_bytes: totals.stderr,
-            stdin_bytes: self.feeder.held(),
-            evidence: fit_evidence(std::mem::take(&mut self.evidence)),
-        };
-        self.owned.slot.write_end(&end)?;
-        if let Some(agent) = &mut self.agent {
-            agent.send_last(&FromShim::Ended(end));
-        }
-        // A job's output is worth less than its outcome: a spool that cannot be synced does not hold that up.
-        self.syncs.spool = self.spool.sync().unwrap_or_default();
-        self.owned.slot.sync()?;
-        self.syncs.end = 1;
-        self.syncs.at = Some(wall_now());
-        self.group.remove();
-        if let Some(agent) = &mut self.agent {
-            agent.send_last(&FromShim::Synced(self.syncs));
-        }
-        Ok(())
-    }
-}
-
-fn readable(fd: Option<&OwnedFd>) -> Option<(BorrowedFd<'_>, PollFlags)> {
-    fd.map(|fd| (fd.as_fd(), PollFlags::IN))
-}
-
-struct Ready {
-    child: bool,
-    timer: bool,
-    listener: bool,
-    agent: bool,
-    room: bool,
-    report: bool,
-    stdout: bool,
-    stderr: bool,
-    stdin: bool,
 }
 
 /// What the agent said while the start was written: a cancel among it means that nothing is executed.
@@ -579,27 +383,4 @@ fn received_early(connection: &mut Connection) -> Vec<ToShim> {
         messages.push(message);
     }
     messages
-}
-
-/// A start that failed before there was a process.
-fn fail(owned: &Owned, mut connection: Connection, failure: &Failure) -> io::Result<()> {
-    let at: Timestamp = wall_now();
-    let end = End {
-        at,
-        outcome: Outcome::FailedToStart { why: failure.why },
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        stdin_bytes: 0,
-        evidence: vec![Evidence {
-            at,
-            witness: Witness::Shim,
-            fact: "start_failed".into(),
-            detail: Some(failure.detail.clone()),
-        }],
-    };
-    owned.slot.write_end(&end)?;
-    connection.send_last(&FromShim::Ended(end));
-    owned.slot.sync()?;
-    connection.send_last(&FromShim::Synced(Syncs { end: 1, at: Some(wall_now()), ..Syncs::default() }));
-    Ok(())
 }

@@ -9,10 +9,12 @@
 //! Until `Go` it touches nothing, so an agent that dies before the job is in the journal leaves no trace.
 
 mod connection;
+mod ending;
 mod input;
 pub mod launch;
 mod machine;
 mod output;
+mod ready;
 mod setup;
 mod start;
 mod timer;

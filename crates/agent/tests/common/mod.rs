@@ -1,6 +1,10 @@
 //! A place for jobs in a temporary directory, and what tests ask of it.
 
-#![allow(dead_code, reason = "every test file uses its own part of this")]
+#![allow(
+    dead_code,
+    clippy::print_stdout,
+    reason = "every test file uses its own part of this; tests may print"
+)]
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -184,6 +188,7 @@ pub(crate) fn facts(report: &JobReport) -> Vec<&str> {
     report.evidence.iter().map(|evidence| evidence.fact.as_str()).collect()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "compared with a report's outcome")]
 pub(crate) fn exited(code: i32) -> Option<Outcome> {
     Some(Outcome::Exited { code })
 }
@@ -236,4 +241,9 @@ pub(crate) async fn eventually(what: &str, done: impl Fn() -> bool) {
         assert!(begin.elapsed() < PATIENCE, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// What is written for each number from 0 to `count`, in a row.
+pub(crate) fn lines(count: u32, line: impl Fn(u32) -> String) -> String {
+    (0..count).map(line).collect()
 }

@@ -52,7 +52,7 @@ fn hub(held: Arc<Mutex<Held>>, cut_after: usize, forget: usize) -> FakeHub {
                                 }
                             }
                             StreamEvent::End(end) => {
-                                held.lock().expect("lock").ended = end.reason == EndReason::Done
+                                held.lock().expect("lock").ended = end.reason == EndReason::Done;
                             }
                             other => panic!("{other:?}"),
                         }

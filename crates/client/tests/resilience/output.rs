@@ -66,9 +66,9 @@ async fn read(hub: &FakeHub, from: u64) -> (Vec<u8>, Vec<u8>) {
                 assert_eq!(kind, kind_at(offset));
                 at += bytes.len() as u64;
                 if kind == Kind::Stderr {
-                    err.extend_from_slice(&bytes)
+                    err.extend_from_slice(&bytes);
                 } else {
-                    out.extend_from_slice(&bytes)
+                    out.extend_from_slice(&bytes);
                 }
                 assert_eq!(output.position(), at);
             }

@@ -163,8 +163,10 @@ fn canonical(value: &Value) -> String {
         Value::Object(members) => {
             let mut sorted: Vec<_> = members.iter().collect();
             sorted.sort_by(|a, b| a.0.cmp(b.0));
-            let inner: Vec<String> =
-                sorted.iter().map(|(name, value)| format!("{}:{}", Value::from(name.as_str()), canonical(value))).collect();
+            let inner: Vec<String> = sorted
+                .iter()
+                .map(|(name, value)| format!("{}:{}", Value::from(name.as_str()), canonical(value)))
+                .collect();
             format!("{{{}}}", inner.join(","))
         }
         Value::Array(items) => {
@@ -189,12 +191,13 @@ fn remembered(ctx: &ChangeCtx, replay: Replay) -> Result<Option<Box<RawValue>>, 
 
 /// Writes down that a change was not allowed. Strangers are only counted: they could fill the audit.
 pub(super) async fn audit_refusal(ctx: &Ctx, error: &Error) {
-    if ctx.spec.effect != Effect::Change || matches!(ctx.who.subject, Subject::Anonymous | Subject::UnknownHost) {
+    if ctx.spec.effect != Effect::Change
+        || matches!(ctx.who.subject, Subject::Anonymous | Subject::UnknownHost)
+    {
         return;
     }
     let mut change = ctx.change();
-    let mut entry =
-        ctx.audit_entry(AuditId::from_uuid(ctx.hub.clock.uuid()), Phase::Refused, "", Vec::new());
+    let mut entry = ctx.audit_entry(AuditId::from_uuid(ctx.hub.clock.uuid()), Phase::Refused, "", Vec::new());
     entry.code = Some(error.code);
     entry.outcome = Some(error.code.to_string());
     change.audit(&entry);

@@ -16,10 +16,11 @@ use super::{Ctx, Served, StreamMember};
 use crate::hub::Hub;
 use crate::outlet::Outlet;
 
-type HandlerFn = Box<dyn Fn(Ctx, Option<&RawValue>) -> BoxFuture<'static, Result<Served, Error>> + Send + Sync>;
+type HandlerFn =
+    Box<dyn Fn(Ctx, Option<&RawValue>) -> BoxFuture<'static, Result<Served, Error>> + Send + Sync>;
 
 /// Puts back into a remembered reply what is not stored.
-pub type Replay = fn(&Arc<Hub>, Value) -> Result<Value, Error>;
+pub(super) type Replay = fn(&Arc<Hub>, Value) -> Result<Value, Error>;
 
 /// Every handler.
 #[derive(Default)]

@@ -24,7 +24,10 @@ pub(super) async fn enrol(ctx: Ctx, params: EnrolParams) -> Result<EnrolReply, E
     for _ in 0..TRIES {
         let token = access::find_join_token(&ctx.hub, &params.token, &ctx.session.peer)?;
         let known = ctx.hub.store.view(|view| {
-            view.host_keys.get(&key.fingerprint).and_then(|id| view.hosts.get(id)).map(|host| host.record.clone())
+            view.host_keys
+                .get(&key.fingerprint)
+                .and_then(|id| view.hosts.get(id))
+                .map(|host| host.record.clone())
         });
         if let Some(host) = known {
             // A repeat whose first reply was lost; by now the token may be used up.
@@ -68,7 +71,7 @@ async fn register(
     let wanted = fitting_name(&params.name);
     let (name, room) = ctx.hub.store.view(|view| {
         let name = std::iter::once(wanted.clone())
-            .chain((2u32..).map(|n| format!("{wanted}-{n}")))
+            .chain((2..=view.host_names.len() + 2).map(|n| format!("{wanted}-{n}")))
             .find(|name| !view.host_names.contains_key(name));
         (name, view.hosts.len() < ctx.hub.config.limits.hosts)
     });

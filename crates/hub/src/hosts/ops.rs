@@ -106,7 +106,8 @@ async fn report(ctx: Ctx, params: ReportParams) -> Result<Done, Error> {
 }
 
 fn busy() -> Error {
-    Error::unavailable("the host's record is changed by others at this moment; try again").with_retry_after_ms(100)
+    Error::unavailable("the host's record is changed by others at this moment; try again")
+        .with_retry_after_ms(100)
 }
 
 /// Changes a host's record with compare-and-set; `edit` gets the record and adds what belongs to the change.
@@ -162,7 +163,10 @@ async fn rename(ctx: ChangeCtx, params: RenameParams) -> Result<Host, Error> {
     if let Some(owner) = taken {
         let host = find(&ctx.hub, &params.host)?;
         if owner != host.id {
-            return Err(Error::conflict(format!("another host is called '{}'; choose another name", params.name)));
+            return Err(Error::conflict(format!(
+                "another host is called '{}'; choose another name",
+                params.name
+            )));
         }
     }
     update(&ctx, &params.host, &format!("new name {}", params.name), |change, record| {

@@ -77,7 +77,9 @@ async fn record_online(
     loop {
         let found = hub.store.view(|view| view.hosts.get(&host).cloned());
         let Some(record) = found else {
-            return Err(Error::forbidden("this host has left the registry; enrol it again with a new data directory"));
+            return Err(Error::forbidden(
+                "this host has left the registry; enrol it again with a new data directory",
+            ));
         };
         let known = record.incarnation.as_deref();
         let journal_replaced = known.is_some_and(|known| known != agent.incarnation)
@@ -92,7 +94,13 @@ async fn record_online(
             };
             change.put(&updated, Expect::Revision(record.revision));
         }
-        change.put_unchecked(&PresenceRecord { host, online: true, since: now, last_seen: now, reason: None });
+        change.put_unchecked(&PresenceRecord {
+            host,
+            online: true,
+            since: now,
+            last_seen: now,
+            reason: None,
+        });
         change.event(
             "host.online",
             &record.name,
@@ -122,7 +130,9 @@ pub async fn detach(hub: &Arc<Hub>, host: HostId, link: &Link, reason: &CloseRea
     if !hub.live.remove(host, link) {
         return;
     }
-    let Some(name) = hub.store.view(|view| view.hosts.get(&host).map(|host| host.name.clone())) else { return };
+    let Some(name) = hub.store.view(|view| view.hosts.get(&host).map(|host| host.name.clone())) else {
+        return;
+    };
     let word = if hub.stop.is_cancelled() { "hub_stopped" } else { word_of(reason) };
     let mut change = Change::new(&hub.clock, "hub", None);
     let now = change.at();
@@ -153,7 +163,11 @@ fn word_of(reason: &CloseReason) -> &'static str {
 /// At the start no link is up, whatever was written last.
 pub async fn mark_all_offline(hub: &Arc<Hub>) -> Result<(), Error> {
     let stale: Vec<_> = hub.store.view(|view| {
-        view.presence.values().filter(|presence| presence.online).map(|presence| presence.record.clone()).collect()
+        view.presence
+            .values()
+            .filter(|presence| presence.online)
+            .map(|presence| presence.record.clone())
+            .collect()
     });
     for batch in stale.chunks(OFFLINE_BATCH) {
         let mut change = Change::new(&hub.clock, "hub", None);

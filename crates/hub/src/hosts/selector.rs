@@ -78,7 +78,8 @@ enum Comparison {
 impl Selector {
     /// Reads one selector.
     pub fn parse(text: &str) -> Result<Self, InvalidSelector> {
-        let invalid = |problem: String| InvalidSelector { selector: text.chars().take(80).collect(), problem };
+        let invalid =
+            |problem: String| InvalidSelector { selector: text.chars().take(80).collect(), problem };
         if text.len() > MAX_SELECTOR {
             return Err(invalid(format!("longer than {MAX_SELECTOR} bytes")));
         }
@@ -159,7 +160,11 @@ fn parse_name(term: &str) -> Result<NamePattern, String> {
     if let Some(wrong) = term.chars().find(|c| !plain(*c)) {
         return Err(format!("'{}' cannot stand in a name or glob", wrong.escape_debug()));
     }
-    Ok(if term.contains(['*', '?']) { NamePattern::Glob(term.into()) } else { NamePattern::Literal(term.into()) })
+    Ok(if term.contains(['*', '?']) {
+        NamePattern::Glob(term.into())
+    } else {
+        NamePattern::Literal(term.into())
+    })
 }
 
 fn check_key(key: &str) -> Result<String, String> {
@@ -265,7 +270,8 @@ fn compare_versions(a: &str, b: &str) -> std::cmp::Ordering {
         let mut rest = text;
         while !rest.is_empty() {
             let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-            let length = if digits > 0 { digits } else { rest.bytes().take_while(|b| !b.is_ascii_digit()).count() };
+            let length =
+                if digits > 0 { digits } else { rest.bytes().take_while(|b| !b.is_ascii_digit()).count() };
             let (part, behind) = rest.split_at_checked(length).unwrap_or((rest, ""));
             out.push((part.parse().ok(), part));
             rest = behind;
@@ -349,7 +355,8 @@ mod tests {
 
     #[test]
     fn wrong_ones_say_what_is_wrong() {
-        for bad in ["", ",", "a,,b", "a b", "x in us", "x (a)", "(", ")", "=a", "a$", "in (a)", "a in (b) c"] {
+        for bad in ["", ",", "a,,b", "a b", "x in us", "x (a)", "(", ")", "=a", "a$", "in (a)", "a in (b) c"]
+        {
             assert!(Selector::parse(bad).is_err(), "{bad}");
         }
         assert!(Selector::parse(&"a".repeat(MAX_SELECTOR + 1)).is_err());

@@ -28,7 +28,7 @@ fn clean(text: &mut String, max: usize) {
 }
 
 /// Caps and cleans everything that a host says about itself.
-pub fn clean_facts(mut facts: Facts) -> Facts {
+pub(super) fn clean_facts(mut facts: Facts) -> Facts {
     let texts = [
         &mut facts.hostname,
         &mut facts.os_id,
@@ -60,7 +60,7 @@ pub fn clean_facts(mut facts: Facts) -> Facts {
 }
 
 /// A name as a host would like it, made to fit: never empty.
-pub fn fitting_name(wanted: &str) -> String {
+pub(super) fn fitting_name(wanted: &str) -> String {
     let name: String = wanted
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' })
@@ -74,7 +74,7 @@ pub fn fitting_name(wanted: &str) -> String {
 const MAX_FITTED: usize = 200;
 
 /// Checks a name that a person gives.
-pub fn check_name(name: &str) -> Result<(), Error> {
+pub(super) fn check_name(name: &str) -> Result<(), Error> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if !starts_well || name.len() > MAX_FITTED || !name.chars().all(plain) || name == "all" {
@@ -86,7 +86,7 @@ pub fn check_name(name: &str) -> Result<(), Error> {
 }
 
 /// Checks labels that a person or token gives.
-pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
+pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
     if labels.len() > MAX_LABELS {
         return Err(Error::limited(format!("a host has at most {MAX_LABELS} labels")));
     }
@@ -108,7 +108,7 @@ pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
 }
 
 /// Labels that a host asks for itself: those that do not fit are left out.
-pub fn fitting_labels(wanted: BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub(super) fn fitting_labels(wanted: BTreeMap<String, String>) -> BTreeMap<String, String> {
     wanted
         .into_iter()
         .filter(|(key, value)| check_labels(&BTreeMap::from([(key.clone(), value.clone())])).is_ok())

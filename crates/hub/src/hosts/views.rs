@@ -42,11 +42,14 @@ pub fn with_traits<T>(hub: &Hub, record: &HostRecord, look: impl FnOnce(&HostTra
 }
 
 /// Reads selectors; none stands for every host.
-pub fn parse_selectors(texts: &[String]) -> Result<Vec<Selector>, Error> {
+pub(super) fn parse_selectors(texts: &[String]) -> Result<Vec<Selector>, Error> {
     if texts.len() > MAX_SELECTORS {
         return Err(Error::limited(format!("at most {MAX_SELECTORS} selectors in one request")));
     }
-    texts.iter().map(|text| Selector::parse(text).map_err(|error| Error::invalid(error.to_string()))).collect()
+    texts
+        .iter()
+        .map(|text| Selector::parse(text).map_err(|error| Error::invalid(error.to_string())))
+        .collect()
 }
 
 /// The hosts that any of the selectors matches, by name. Revoked hosts are never meant.
@@ -64,15 +67,17 @@ pub fn resolve(hub: &Hub, texts: &[String]) -> Result<BTreeMap<String, HostId>, 
             }
         }
         // One literally named host, the commonest case, costs nothing however large the fleet is.
-        if let [selector] = selectors.as_slice() {
-            if let Some((name, id)) = selector.literal().and_then(|name| view.host_names.get_key_value(name)) {
-                return Ok(BTreeMap::from([(name.clone(), *id)]));
-            }
+        if let [selector] = selectors.as_slice()
+            && let Some((name, id)) = selector.literal().and_then(|name| view.host_names.get_key_value(name))
+        {
+            return Ok(BTreeMap::from([(name.clone(), *id)]));
         }
         let chosen = view.host_names.iter().filter(|(_, id)| {
             view.hosts.get(id).is_some_and(|host| {
                 host.revoked.is_none()
-                    && with_traits(hub, host, |traits| selectors.iter().any(|selector| selector.matches(traits)))
+                    && with_traits(hub, host, |traits| {
+                        selectors.iter().any(|selector| selector.matches(traits))
+                    })
             })
         });
         Ok(chosen.map(|(name, id)| (name.clone(), *id)).collect())

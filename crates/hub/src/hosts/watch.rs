@@ -38,12 +38,19 @@ pub(super) async fn watch(ctx: Ctx, params: WatchParams) -> Result<(StreamOpened
         None => Vec::new(),
     };
     let revision = hub.store.view(|view| view.revision);
-    let opened =
-        StreamOpened { cursor: Some(Cursor::new(hub.store.epoch(), since.unwrap_or(revision))), credit: None };
+    let opened = StreamOpened {
+        cursor: Some(Cursor::new(hub.store.epoch(), since.unwrap_or(revision))),
+        credit: None,
+    };
     let body: Body = Box::new(move |mut outlet| {
         Box::pin(async move {
-            let mut watcher =
-                Watcher { hub, selectors, sent: HashSet::new(), resumed: since.is_some(), cursor: since.unwrap_or(0) };
+            let mut watcher = Watcher {
+                hub,
+                selectors,
+                sent: HashSet::new(),
+                resumed: since.is_some(),
+                cursor: since.unwrap_or(0),
+            };
             if let Ok(error) = watcher.follow(since, removed, changes, &mut outlet).await {
                 outlet.end(EndReason::Failed, 0, Some(error)).await;
             }
@@ -124,10 +131,9 @@ impl Watcher {
                 }
                 // It fell behind: everything is sent as it stands, deletions by comparing with what was sent.
                 Err(RecvError::Lagged(_)) => {
-                    let gone: Vec<_> = self
-                        .hub
-                        .store
-                        .view(|view| self.sent.iter().filter(|id| !view.hosts.contains_key(id)).copied().collect());
+                    let gone: Vec<_> = self.hub.store.view(|view| {
+                        self.sent.iter().filter(|id| !view.hosts.contains_key(id)).copied().collect()
+                    });
                     for id in gone {
                         self.sent.remove(&id);
                         self.send(outlet, WatchItem::Removed { id, name: String::new() }).await?;
@@ -160,7 +166,9 @@ impl Watcher {
         let found = self.hub.store.view(|view| {
             let record = view.hosts.get(&id)?;
             let chosen = self.selectors.is_empty()
-                || with_traits(&self.hub, record, |traits| self.selectors.iter().any(|one| one.matches(traits)));
+                || with_traits(&self.hub, record, |traits| {
+                    self.selectors.iter().any(|one| one.matches(traits))
+                });
             Some((chosen, host_view(&self.hub, view, record)))
         });
         match found {

@@ -29,7 +29,7 @@ pub struct Ending {
 }
 
 /// A fact that the hub saw.
-pub fn hub_evidence(at: Timestamp, fact: &str, detail: Option<String>) -> Evidence {
+pub(super) fn hub_evidence(at: Timestamp, fact: &str, detail: Option<String>) -> Evidence {
     Evidence { at, witness: Witness::Hub, fact: fact.into(), detail }
 }
 

@@ -20,18 +20,18 @@ use crate::store::engine_error;
 const PAGE_BYTES: usize = 128 * 1024;
 
 /// The first byte of an item that is data.
-pub const TAG_DATA: u8 = 0;
+pub(crate) const TAG_DATA: u8 = 0;
 
 /// The first byte of the item that is the end of file.
-pub const TAG_END: u8 = 1;
+pub(crate) const TAG_END: u8 = 1;
 
 /// The log that holds a run's input.
-pub fn input_log(run: RunId) -> Result<LogName, Error> {
+pub(crate) fn input_log(run: RunId) -> Result<LogName, Error> {
     LogName::from_tokens(["input", &run.to_string()]).map_err(engine_error)
 }
 
 /// Feeds a job's standard input over this link until its end of file.
-pub fn feed(hub: &Arc<Hub>, job: JobId, link: &Link) {
+pub(crate) fn feed(hub: &Arc<Hub>, job: JobId, link: &Link) {
     let (hub, link) = (hub.clone(), link.clone());
     let tasks = hub.tasks.clone();
     tasks.spawn("job input", async move {

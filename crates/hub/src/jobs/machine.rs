@@ -1,7 +1,7 @@
 //! What a report or a reconciliation means for a job: pure decisions, no I/O, no clock.
 
-use datacentered_proto::outcome::{MAX_EVIDENCE, Witness};
 use datacentered_proto::ops::job::JobReport;
+use datacentered_proto::outcome::{MAX_EVIDENCE, Witness};
 use datacentered_proto::{Error, Evidence, JobState, Outcome};
 
 use super::progress::Progress;

@@ -21,5 +21,5 @@ pub use reconcile::{connected, host_removed};
 pub use report::register;
 
 pub(crate) use input::{TAG_DATA, TAG_END, feed, input_log};
-pub(crate) use reconcile::cancel_on_host;
 pub(crate) use output::{Chunk, Outputs};
+pub(crate) use reconcile::cancel_on_host;

@@ -74,7 +74,8 @@ async fn offer(hub: &Arc<Hub>, id: JobId, first: bool) {
             Code::Indeterminate => return,
             Code::Unavailable | Code::Limited | Code::Internal => {
                 tracing::info!(job = %id, host = job.host_name, %error, "the host could not take a job; again soon");
-                let pause = error.retry_after_ms.map_or(RETRY, Duration::from_millis).min(Duration::from_secs(10));
+                let pause =
+                    error.retry_after_ms.map_or(RETRY, Duration::from_millis).min(Duration::from_secs(10));
                 if !pause_while_up(hub, &live.link, pause).await {
                     return;
                 }

@@ -102,8 +102,12 @@ impl Outputs {
 
     /// Waits a little for the last bytes. Says whether all are there.
     pub(super) async fn wait_until_complete(&self, job: JobId, total: u64, patience: Duration) -> bool {
-        let Some(mut stored) = self.lock().get(&job).map(|entry| entry.stored.subscribe()) else { return false };
-        tokio::time::timeout(patience, stored.wait_for(|stored| *stored >= total)).await.is_ok_and(|seen| seen.is_ok())
+        let Some(mut stored) = self.lock().get(&job).map(|entry| entry.stored.subscribe()) else {
+            return false;
+        };
+        tokio::time::timeout(patience, stored.wait_for(|stored| *stored >= total))
+            .await
+            .is_ok_and(|seen| seen.is_ok())
     }
 
     /// Everything is on disk.
@@ -299,7 +303,12 @@ pub enum Chunk {
 }
 
 /// Reads stored output from an offset: what one read finds, and the offset behind it.
-pub async fn read_output(hub: &Hub, job: JobId, from: u64, max_bytes: usize) -> Result<(Vec<Chunk>, u64), Error> {
+pub async fn read_output(
+    hub: &Hub,
+    job: JobId,
+    from: u64,
+    max_bytes: usize,
+) -> Result<(Vec<Chunk>, u64), Error> {
     let log = output_log(job)?;
     let page = match hub.engine.log().read(&log, from, max_bytes).await {
         Ok(page) => page,

@@ -86,7 +86,10 @@ impl Progresses {
     pub fn learn(&self, run: RunId, job: JobId, progress: Progress) {
         {
             let mut all = self.lock();
-            if all.get(&job).is_some_and(|old| old.progress.state > progress.state || *old.progress == progress) {
+            if all
+                .get(&job)
+                .is_some_and(|old| old.progress.state > progress.state || *old.progress == progress)
+            {
                 return;
             }
             all.insert(job, Entry { progress: Arc::new(progress), ripe: false, dirty: true });

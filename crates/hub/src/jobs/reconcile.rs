@@ -25,12 +25,12 @@ const MAX_LISTED: usize = 100_000;
 
 /// A host's link has come up.
 pub async fn connected(hub: &Arc<Hub>, host: HostId, link: &Link, journal_replaced: bool) {
-    if let Err(error) = compare(hub, host, link, journal_replaced).await {
-        if !link.is_closed() {
-            // Half a comparison is worse than none: the next link begins again.
-            tracing::warn!(%host, %error, "a host's jobs could not be compared; reconnecting");
-            link.close("the hub could not compare its jobs with the host's");
-        }
+    if let Err(error) = compare(hub, host, link, journal_replaced).await
+        && !link.is_closed()
+    {
+        // Half a comparison is worse than none: the next link begins again.
+        tracing::warn!(%host, %error, "a host's jobs could not be compared; reconnecting");
+        link.close("the hub could not compare its jobs with the host's");
     }
 }
 
@@ -45,7 +45,6 @@ async fn compare(hub: &Arc<Hub>, host: HostId, link: &Link, journal_replaced: bo
     for job in &open {
         let id = job.job;
         match reconcile(job, &live.incarnation, journal_replaced, listed.contains_key(&id)) {
-            Reconciled::Reported => {}
             Reconciled::Offer => offer_again(hub, id),
             Reconciled::Tombstone => cancel_on_host(hub, job, link),
             Reconciled::Lost => {
@@ -53,7 +52,7 @@ async fn compare(hub: &Arc<Hub>, host: HostId, link: &Link, journal_replaced: bo
                 output::give_up_output(hub, id).await?;
             }
             Reconciled::OutputLost => output::give_up_output(hub, id).await?,
-            Reconciled::Queued | Reconciled::Settled => {}
+            Reconciled::Reported | Reconciled::Queued | Reconciled::Settled => {}
         }
     }
     for (id, said) in listed {
@@ -191,8 +190,9 @@ fn lost(why: Loss, fact: &'static str) -> Ending {
 
 /// A host has left the registry: nobody will ever say more about its jobs.
 pub async fn host_removed(hub: &Arc<Hub>, host: HostId) {
-    let open: Vec<JobId> =
-        hub.store.view(|view| view.open_jobs.get(&host).map_or_else(Vec::new, |jobs| jobs.iter().copied().collect()));
+    let open: Vec<JobId> = hub
+        .store
+        .view(|view| view.open_jobs.get(&host).map_or_else(Vec::new, |jobs| jobs.iter().copied().collect()));
     for id in open {
         let result = match end_job(hub, id, &lost(Loss::HostRemoved, "host_removed")).await {
             Ok(_) => output::give_up_output(hub, id).await,

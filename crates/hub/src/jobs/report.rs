@@ -65,9 +65,7 @@ pub(super) async fn learn(hub: &Arc<Hub>, host: HostId, link: &Link, report: Job
             }
             let complete = total == 0 || hub.outputs.wait_until_complete(id, total, OUTPUT_PATIENCE).await;
             // The log and the outcome reach the disk together; the host is told to forget only after both.
-            let barrier = async {
-                if complete && total > 0 { output::sync(hub, id).await } else { Ok(()) }
-            };
+            let barrier = async { if complete && total > 0 { output::sync(hub, id).await } else { Ok(()) } };
             let outcome = end::write_end(hub, id, |job, _, _| match machine::learn(job, &report) {
                 Learnt::Ended(mut record) => {
                     record.output_complete = complete;

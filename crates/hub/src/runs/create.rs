@@ -55,13 +55,16 @@ pub(super) async fn create(ctx: Ctx, params: CreateParams) -> Result<RunReply, E
 fn repeated(ctx: &Ctx, run: RunId, hash: &str) -> Result<Option<RunReply>, Error> {
     let Some(found) = ctx.hub.store.view(|view| view.runs.get(&run).cloned()) else { return Ok(None) };
     if found.caller != ctx.who.caller() || found.params_hash != hash {
-        return Err(Error::conflict("this run id was already used for another run; make a new UUIDv7 for each"));
+        return Err(Error::conflict(
+            "this run id was already used for another run; make a new UUIDv7 for each",
+        ));
     }
     views::page(&ctx.hub, &found, None, None).map(Some)
 }
 
 fn check_room(hub: &Hub, more: usize) -> Result<(), Error> {
-    let open: usize = hub.store.view(|view| view.open_jobs.values().map(std::collections::BTreeSet::len).sum());
+    let open: usize =
+        hub.store.view(|view| view.open_jobs.values().map(std::collections::BTreeSet::len).sum());
     let limit = hub.config.limits.open_jobs;
     if open + more > limit {
         return Err(Error::limited(format!(
@@ -118,7 +121,12 @@ async fn commit(
     );
     for hosts in targets.chunks(AUDIT_HOSTS) {
         let names = hosts.iter().map(|target| target.name.clone()).collect();
-        change.audit(&ctx.audit_entry(run.audit, Phase::Intent, &format!("run {}: {command}", run.run), names));
+        change.audit(&ctx.audit_entry(
+            run.audit,
+            Phase::Intent,
+            &format!("run {}: {command}", run.run),
+            names,
+        ));
     }
     let (first, rest) = targets.split_at(targets.len().min(JOBS_PER_BATCH));
     let mut room = run.max_parallel.map_or(usize::MAX, |limit| limit as usize);
@@ -201,5 +209,10 @@ pub(super) fn mark_offline(hub: &Hub, job: &mut JobRecord, now: datacentered_pro
     job.outcome = Some(Outcome::Offline { since });
     job.ended = Some(now);
     job.output_complete = true;
-    job.evidence.push(Evidence { at: now, witness: Witness::Hub, fact: "offline".into(), detail: Some(detail) });
+    job.evidence.push(Evidence {
+        at: now,
+        witness: Witness::Hub,
+        fact: "offline".into(),
+        detail: Some(detail),
+    });
 }

@@ -44,7 +44,7 @@ fn add_end_notices(hub: &Hub, change: &mut Change, run: &RunRecord, counts: Coun
 }
 
 /// Where this job is the last of its run, the run ends in the same step.
-pub fn end_with_last_job(hub: &Hub, change: &mut Change, job: &JobRecord) {
+pub(crate) fn end_with_last_job(hub: &Hub, change: &mut Change, job: &JobRecord) {
     let last = hub.store.view(|view| {
         let run = view.runs.get(&job.run)?;
         let counts = view.run_jobs.get(&job.run)?.counts;
@@ -53,7 +53,8 @@ pub fn end_with_last_job(hub: &Hub, change: &mut Change, job: &JobRecord) {
         last.then(|| (run.clone(), counts))
     });
     if let Some((run, mut counts)) = last {
-        let skipped = run.offline == OfflinePolicy::Skip && matches!(job.outcome, Some(Outcome::Offline { .. }));
+        let skipped =
+            run.offline == OfflinePolicy::Skip && matches!(job.outcome, Some(Outcome::Offline { .. }));
         if skipped || job.outcome.as_ref().is_some_and(Outcome::is_success) {
             counts.succeeded += 1;
         } else {
@@ -64,7 +65,7 @@ pub fn end_with_last_job(hub: &Hub, change: &mut Change, job: &JobRecord) {
 }
 
 /// A job has ended: its run's next target may have room now, or the run is over.
-pub fn job_ended(hub: &Arc<Hub>, run: RunId) {
+pub(crate) fn job_ended(hub: &Arc<Hub>, run: RunId) {
     let (waits, over) = hub.store.view(|view| {
         let waits = view.run_jobs.get(&run).is_some_and(|jobs| !jobs.queued.is_empty());
         (waits, is_over(view, run).is_some())
@@ -103,7 +104,7 @@ pub(super) async fn job_ended_quietly(hub: &Arc<Hub>, run: RunId) {
 }
 
 /// Makes the run of an adopted job: what is left of it is this one target.
-pub fn adopt(hub: &Hub, change: &mut Change, offer: &Offer, job: &JobRecord) {
+pub(crate) fn adopt(hub: &Hub, change: &mut Change, offer: &Offer, job: &JobRecord) {
     let known = hub.store.view(|view| view.runs.get(&job.run).cloned());
     let target = TargetRef { job: job.job, host: job.host, name: job.host_name.clone() };
     match known {

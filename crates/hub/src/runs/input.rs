@@ -26,7 +26,9 @@ pub(super) async fn input(ctx: Ctx, params: InputParams) -> Result<(StreamOpened
     let hub = ctx.hub.clone();
     let run = views::find(&hub, params.run)?;
     if !run.exec.stdin {
-        return Err(Error::conflict("this run was created without standard input; its commands read /dev/null"));
+        return Err(Error::conflict(
+            "this run was created without standard input; its commands read /dev/null",
+        ));
     }
     if run.ended.is_some() {
         return Err(Error::conflict("this run has ended; nothing reads its standard input any more"));
@@ -34,10 +36,8 @@ pub(super) async fn input(ctx: Ctx, params: InputParams) -> Result<(StreamOpened
     let log = input_log(params.run)?;
     let state = hub.engine.log().state(&log).await.map_err(engine_error)?;
     let held = state.map_or(0, |state| state.end);
-    let opened = StreamOpened {
-        cursor: Some(Cursor::new(hub.engine.epoch(), held)),
-        credit: Some(held + WINDOW),
-    };
+    let opened =
+        StreamOpened { cursor: Some(Cursor::new(hub.engine.epoch(), held)), credit: Some(held + WINDOW) };
     let id = params.run;
     let body: Body = Box::new(move |reader| {
         Box::pin(async move {
@@ -49,7 +49,12 @@ pub(super) async fn input(ctx: Ctx, params: InputParams) -> Result<(StreamOpened
     Ok((opened, held, body))
 }
 
-async fn take_in(hub: &Arc<Hub>, log: &LogName, mut held: u64, mut reader: StreamReader) -> Result<(), Error> {
+async fn take_in(
+    hub: &Arc<Hub>,
+    log: &LogName,
+    mut held: u64,
+    mut reader: StreamReader,
+) -> Result<(), Error> {
     let limit = hub.config.limits.input_bytes;
     while let Some(event) = reader.next().await {
         match event {

@@ -11,7 +11,7 @@ mod validate;
 mod views;
 mod watch;
 
-pub use finish::{adopt, end_with_last_job, job_ended};
-pub use ops::register;
-pub use pump::{Pump, expire_jobs, host_connected, resume_runs};
-pub use retention::keep_history_bounded;
+pub(crate) use finish::{adopt, end_with_last_job, job_ended};
+pub(crate) use ops::register;
+pub(crate) use pump::{Pump, expire_jobs, host_connected, resume_runs};
+pub(crate) use retention::keep_history_bounded;

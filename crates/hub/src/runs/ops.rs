@@ -29,7 +29,7 @@ const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
 const PAGE_BYTES: usize = 160 * 1024;
 
 /// Registers this noun's operations.
-pub fn register(table: &mut Table) {
+pub(crate) fn register(table: &mut Table) {
     table.change_self_keyed::<RunCreate, _, _>(create::create);
     table.read::<RunShow, _, _>(show);
     table.read::<RunList, _, _>(list);
@@ -158,7 +158,8 @@ async fn signal(ctx: ChangeCtx, params: SignalParams) -> Result<ReachedReply, Er
     let mut calls = tokio::task::JoinSet::new();
     let mut reply = ReachedReply::default();
     for target in &targets {
-        let open = ctx.hub.store.view(|view| view.jobs.get(&target.job).is_some_and(|job| job.outcome.is_none()));
+        let open =
+            ctx.hub.store.view(|view| view.jobs.get(&target.job).is_some_and(|job| job.outcome.is_none()));
         if !open {
             continue;
         }

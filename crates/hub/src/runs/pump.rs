@@ -31,7 +31,7 @@ pub(super) fn mark_offered(job: &mut JobRecord, incarnation: &str, now: Timestam
 }
 
 /// A host has come up: what waits for it moves.
-pub fn host_connected(hub: &Arc<Hub>, host: HostId) {
+pub(crate) fn host_connected(hub: &Arc<Hub>, host: HostId) {
     let runs: BTreeSet<RunId> = hub.store.view(|view| {
         let open = view.open_jobs.get(&host).into_iter().flatten().filter_map(|id| view.jobs.get(id));
         open.filter(|job| job.outcome.is_none() && job.state == JobState::Queued).map(|job| job.run).collect()
@@ -117,7 +117,7 @@ fn next_batch(hub: &Arc<Hub>, id: RunId) -> (Change, Vec<datacentered_proto::Job
 }
 
 /// Ends jobs that have waited for their host long enough.
-pub async fn expire_jobs(hub: Arc<Hub>) {
+pub(crate) async fn expire_jobs(hub: Arc<Hub>) {
     let mut period = tokio::time::interval(EXPIRY_PERIOD);
     loop {
         tokio::select! {
@@ -126,7 +126,12 @@ pub async fn expire_jobs(hub: Arc<Hub>) {
         }
         let now = hub.clock.wall();
         let due: Vec<_> = hub.store.view(|view| {
-            view.expiries.iter().take_while(|(at, _)| *at <= now).take(create::JOBS_PER_BATCH).copied().collect()
+            view.expiries
+                .iter()
+                .take_while(|(at, _)| *at <= now)
+                .take(create::JOBS_PER_BATCH)
+                .copied()
+                .collect()
         });
         for (at, job) in due {
             let ending = Ending {
@@ -144,7 +149,7 @@ pub async fn expire_jobs(hub: Arc<Hub>) {
 }
 
 /// After a start: runs whose making was interrupted are made whole, runs whose last step was missed are ended.
-pub async fn resume_runs(hub: &Arc<Hub>) -> Result<(), Error> {
+pub(crate) async fn resume_runs(hub: &Arc<Hub>) -> Result<(), Error> {
     let active: Vec<_> = hub.store.view(|view| {
         view.active_runs.iter().filter_map(|id| view.runs.get(id)).map(|run| run.record.clone()).collect()
     });

@@ -22,7 +22,7 @@ const BATCH: usize = 300;
 const RUNS_PER_LOOK: usize = 500;
 
 /// Keeps the history within its bounds. Idempotent; takes no input.
-pub async fn keep_history_bounded(hub: Arc<Hub>) {
+pub(crate) async fn keep_history_bounded(hub: Arc<Hub>) {
     let mut period = tokio::time::interval(PERIOD);
     loop {
         tokio::select! {
@@ -57,7 +57,8 @@ async fn delete_old_runs(hub: &Arc<Hub>) -> Result<(), Error> {
             }
             // Output that the hub still waits for keeps its run.
             let targets = view.targets(run).unwrap_or_default();
-            let whole = targets.iter().all(|one| view.jobs.get(&one.job).is_none_or(|job| job.output_complete));
+            let whole =
+                targets.iter().all(|one| view.jobs.get(&one.job).is_none_or(|job| job.output_complete));
             if run.ended.is_some() && whole && (over || old) {
                 runs -= 1;
                 jobs -= targets.len().min(jobs);
@@ -123,4 +124,3 @@ async fn forget_replies(hub: &Arc<Hub>) -> Result<(), Error> {
         hub.store.commit(change).await?;
     }
 }
-

@@ -40,7 +40,9 @@ fn check_exec(exec: &ExecSpec) -> Result<(), Error> {
         )));
     }
     match &exec.script {
-        None if exec.argv.is_empty() => return Err(Error::invalid("there is no command: give argv or a script")),
+        None if exec.argv.is_empty() => {
+            return Err(Error::invalid("there is no command: give argv or a script"));
+        }
         None if exec.argv.first().is_some_and(|program| program.as_bytes().is_empty()) => {
             return Err(Error::invalid("the program's name is empty"));
         }
@@ -49,7 +51,9 @@ fn check_exec(exec: &ExecSpec) -> Result<(), Error> {
     let interpreter = exec.script.iter().flat_map(|script| script.interpreter.iter());
     let texts = exec.argv.iter().chain(exec.env.values()).chain(exec.cwd.iter()).chain(interpreter);
     if texts.into_iter().any(contains_nul) {
-        return Err(Error::invalid("arguments, environment and working directory cannot contain a zero byte"));
+        return Err(Error::invalid(
+            "arguments, environment and working directory cannot contain a zero byte",
+        ));
     }
     if let Some(name) = exec.env.keys().find(|name| !is_env_name(name)) {
         return Err(Error::invalid(format!(

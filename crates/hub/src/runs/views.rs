@@ -109,11 +109,18 @@ pub(super) fn target_of(hub: &Hub, view: &View, target: &TargetRef) -> Target {
 }
 
 /// The run and a page of its targets.
-pub(super) fn page(hub: &Hub, run: &RunRecord, limit: Option<u32>, next: Option<&str>) -> Result<RunReply, Error> {
+pub(super) fn page(
+    hub: &Hub,
+    run: &RunRecord,
+    limit: Option<u32>,
+    next: Option<&str>,
+) -> Result<RunReply, Error> {
     let limit = limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE) as usize;
     let skip: usize = match next {
         None => 0,
-        Some(next) => next.parse().map_err(|_| Error::invalid("'next' must be the one of the page before"))?,
+        Some(next) => {
+            next.parse().map_err(|_| Error::invalid("'next' must be the one of the page before"))?
+        }
     };
     hub.store.view(|view| {
         let all = view.targets(run).unwrap_or_default();
@@ -144,12 +151,11 @@ pub(super) fn chosen(hub: &Hub, run: &RunRecord, hosts: &[String]) -> Result<Vec
     let mut chosen = Vec::new();
     for host in hosts {
         let found = all.iter().find(|target| target.name == *host || target.host.to_string() == *host);
-        match found {
-            Some(target) => chosen.push(target.clone()),
-            None => {
-                let shown: String = host.chars().filter(|c| !c.is_control()).take(64).collect();
-                return Err(Error::not_found(format!("'{shown}' is not a target of run {}", run.run)));
-            }
+        if let Some(target) = found {
+            chosen.push(target.clone())
+        } else {
+            let shown: String = host.chars().filter(|c| !c.is_control()).take(64).collect();
+            return Err(Error::not_found(format!("'{shown}' is not a target of run {}", run.run)));
         }
     }
     Ok(chosen)

@@ -100,8 +100,11 @@ impl Watcher {
     }
 
     fn load(&mut self) {
-        let targets =
-            self.hub.store.view(|view| view.runs.get(&self.run).and_then(|run| view.targets(run))).unwrap_or_default();
+        let targets = self
+            .hub
+            .store
+            .view(|view| view.runs.get(&self.run).and_then(|run| view.targets(run)))
+            .unwrap_or_default();
         self.by_job = targets.iter().enumerate().map(|(index, target)| (target.job, index)).collect();
         self.by_host = targets.iter().enumerate().map(|(index, target)| (target.host, index)).collect();
         self.targets = targets;
@@ -117,7 +120,9 @@ impl Watcher {
     }
 
     fn jobs_sent(&self, view: &crate::store::View) -> bool {
-        self.targets.iter().all(|target| view.jobs.get(&target.job).is_none_or(|job| job.revision <= self.cursor))
+        self.targets
+            .iter()
+            .all(|target| view.jobs.get(&target.job).is_none_or(|job| job.revision <= self.cursor))
     }
 
     /// Targets that changed behind a revision, and all that have not ended: those may have moved without one.

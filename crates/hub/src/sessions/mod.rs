@@ -132,7 +132,9 @@ impl Who {
             },
             Credential::Token(id) => view.tokens.get(id).is_some_and(|token| {
                 let account_stands = match (&token.user, &token.user_name) {
-                    (Some(user), Some(name)) => view.users.get(name).is_some_and(|account| account.id == *user),
+                    (Some(user), Some(name)) => {
+                        view.users.get(name).is_some_and(|account| account.id == *user)
+                    }
                     _ => true,
                 };
                 !token.revoked && token.expires > now && account_stands

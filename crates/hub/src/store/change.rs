@@ -26,7 +26,14 @@ pub struct Change {
 impl Change {
     /// A change made by `by`, at this moment.
     pub fn new(clock: &Clock, by: impl Into<String>, cause: Option<String>) -> Self {
-        Self { batch: Batch::new(), clock: clock.clone(), at: clock.wall(), by: by.into(), cause, error: None }
+        Self {
+            batch: Batch::new(),
+            clock: clock.clone(),
+            at: clock.wall(),
+            by: by.into(),
+            cause,
+            error: None,
+        }
     }
 
     /// When it is made, for the records in it.

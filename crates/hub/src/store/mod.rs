@@ -85,7 +85,8 @@ impl Store {
         }
         let (applied, _) = watch::channel(view.revision);
         let (changed, _) = broadcast::channel(CHANGED_BACKLOG);
-        let store = Self(Arc::new(Inner { engine, bucket, epoch, view: RwLock::new(view), applied, changed }));
+        let store =
+            Self(Arc::new(Inner { engine, bucket, epoch, view: RwLock::new(view), applied, changed }));
         let follower = Follower { store: store.clone(), watch };
         Ok((store, follower))
     }
@@ -140,9 +141,9 @@ impl Store {
         let mut applied = self.0.applied.subscribe();
         match tokio::time::timeout(VIEW_DEADLINE, applied.wait_for(|applied| *applied >= revision)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => {
-                Err(Error::indeterminate("the hub's view does not follow its store; repeat with the same key"))
-            }
+            Ok(Err(_)) | Err(_) => Err(Error::indeterminate(
+                "the hub's view does not follow its store; repeat with the same key",
+            )),
         }
     }
 }

@@ -269,10 +269,7 @@ pub struct JobRecord {
 impl JobRecord {
     /// Whether the hub ended it by itself, so that the host's own end of it was never taken in.
     pub fn ended_by_hub(&self) -> bool {
-        matches!(
-            self.outcome,
-            Some(Outcome::Expired | Outcome::Offline { .. } | Outcome::Lost { .. })
-        )
+        matches!(self.outcome, Some(Outcome::Expired | Outcome::Offline { .. } | Outcome::Lost { .. }))
     }
 }
 

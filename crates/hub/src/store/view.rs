@@ -9,8 +9,8 @@ use datacentered_proto::ops::run::{Counts, OfflinePolicy};
 use datacentered_proto::{HostId, JobId, JobState, OperationKey, Outcome, RunId, Timestamp, TokenId};
 
 use super::records::{
-    BurntKeyRecord, DedupeRecord, HostNameRecord, HostRecord, HubRecord, JobRecord, Keyed, PresenceRecord, RunRecord,
-    RunTargetsRecord, SetupRecord, TargetRef, TokenRecord, UserRecord,
+    BurntKeyRecord, DedupeRecord, HostNameRecord, HostRecord, HubRecord, JobRecord, Keyed, PresenceRecord,
+    RunRecord, RunTargetsRecord, SetupRecord, TargetRef, TokenRecord, UserRecord,
 };
 
 /// A record and the revision of its last write.
@@ -210,19 +210,16 @@ impl View {
     }
 
     fn apply_run(&mut self, id: RunId, run: Option<Versioned<RunRecord>>) {
-        match run {
-            Some(run) => {
-                if run.ended.is_none() {
-                    self.active_runs.insert(id);
-                } else {
-                    self.active_runs.remove(&id);
-                }
-                self.runs.insert(id, run);
-            }
-            None => {
+        if let Some(run) = run {
+            if run.ended.is_none() {
+                self.active_runs.insert(id);
+            } else {
                 self.active_runs.remove(&id);
-                self.runs.remove(&id);
             }
+            self.runs.insert(id, run);
+        } else {
+            self.active_runs.remove(&id);
+            self.runs.remove(&id);
         }
     }
 

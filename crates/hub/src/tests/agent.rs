@@ -206,7 +206,8 @@ impl Handler for Agent {
             }
             "job.spec" => request.params::<JobParams>().and_then(|params| {
                 let journal = self.journal.lock().expect("lock");
-                let (offer, _) = journal.jobs.get(&params.job).ok_or_else(|| Error::not_found("no such job"))?;
+                let (offer, _) =
+                    journal.jobs.get(&params.job).ok_or_else(|| Error::not_found("no such job"))?;
                 Answer::of(offer)
             }),
             "job.output" => request.params::<OutputParams>().and_then(|params| self.output(&params)),

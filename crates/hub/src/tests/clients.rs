@@ -36,8 +36,10 @@ pub(super) async fn show(client: &Link, run: RunId) -> RunReply {
 /// Watches a run to its end.
 pub(super) async fn wait(client: &Link, run: RunId) -> RunReply {
     let watched = tokio::time::timeout(PATIENCE, async {
-        let (_, mut reader) =
-            client.open::<RunWatch>(0, |stream| WatchParams { run, cursor: None, stream }).await.expect("watch");
+        let (_, mut reader) = client
+            .open::<RunWatch>(0, |stream| WatchParams { run, cursor: None, stream })
+            .await
+            .expect("watch");
         loop {
             match reader.next().await.expect("an end") {
                 StreamEvent::End(end) => {
@@ -57,13 +59,8 @@ pub(super) async fn wait(client: &Link, run: RunId) -> RunReply {
 
 /// Reads one target's output from an offset to its end.
 pub(super) async fn output(client: &Link, run: RunId, host: Option<&str>, from: u64) -> Vec<(Kind, Vec<u8>)> {
-    let open = |stream: StreamOpen| OutputParams {
-        run,
-        host: host.map(str::to_owned),
-        cursor: None,
-        from,
-        stream,
-    };
+    let open =
+        |stream: StreamOpen| OutputParams { run, host: host.map(str::to_owned), cursor: None, from, stream };
     let (_, mut reader) = client.open::<RunOutput>(from, open).await.expect("output");
     let mut all = Vec::new();
     let read = tokio::time::timeout(PATIENCE, async {

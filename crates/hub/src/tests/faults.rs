@@ -24,7 +24,9 @@ impl Random {
 
 fn seed() -> u64 {
     let seed = std::env::var("DC_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |now| now.subsec_nanos().into())
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(1, |now| now.subsec_nanos().into())
     });
     println!("DC_SEED={seed}");
     seed

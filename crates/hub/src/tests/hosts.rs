@@ -9,7 +9,8 @@ use datacentered_proto::operations::{
 };
 use datacentered_proto::ops::access::Role;
 use datacentered_proto::ops::host::{
-    ChangeParams, Facts, HostParams, LabelParams, ListParams, RenameParams, ReportParams, WatchItem, WatchParams,
+    ChangeParams, Facts, HostParams, LabelParams, ListParams, RenameParams, ReportParams, WatchItem,
+    WatchParams,
 };
 use datacentered_proto::{Code, Cursor};
 
@@ -23,7 +24,9 @@ async fn join_tokens_enrol_as_often_as_they_say() {
     let token = world.join_token(1).await;
     let key = Key::new();
     let first = world.enrol(&key, "a", &token).await.expect("enrolled");
-    assert!(first.certificate.contains("BEGIN CERTIFICATE") && first.ca_certificate.contains("BEGIN CERTIFICATE"));
+    assert!(
+        first.certificate.contains("BEGIN CERTIFICATE") && first.ca_certificate.contains("BEGIN CERTIFICATE")
+    );
     let repeat = world.enrol(&key, "a", &token).await.expect("a repeat whose reply was lost");
     assert_eq!((repeat.host, repeat.name.as_str()), (first.host, "a"));
     let other = world.enrol(&Key::new(), "b", &token).await.expect_err("used up");
@@ -43,14 +46,27 @@ async fn names_are_labels_and_stay_unique() {
     let second = world.enrol(&Key::new(), "web", &token).await.expect("enrolled");
     assert_eq!((first.name.as_str(), second.name.as_str()), ("web", "web-2"));
     let client = world.client(Role::Operator).await;
-    let rename = |host: &str, name: &str| RenameParams { key: world.key(), host: host.into(), name: name.into() };
-    assert_eq!(client.call::<HostRename>(&rename("web-2", "web")).await.expect_err("taken").code, Code::Conflict);
-    assert_eq!(client.call::<HostRename>(&rename("web-2", "a b")).await.expect_err("malformed").code, Code::Invalid);
+    let rename =
+        |host: &str, name: &str| RenameParams { key: world.key(), host: host.into(), name: name.into() };
+    assert_eq!(
+        client.call::<HostRename>(&rename("web-2", "web")).await.expect_err("taken").code,
+        Code::Conflict
+    );
+    assert_eq!(
+        client.call::<HostRename>(&rename("web-2", "a b")).await.expect_err("malformed").code,
+        Code::Invalid
+    );
     let renamed = client.call::<HostRename>(&rename("web-2", "db")).await.expect("renamed");
     assert_eq!((renamed.id, renamed.name.as_str()), (second.host, "db"));
     client.call::<HostRename>(&rename("web", "web-2")).await.expect("the old name is free");
-    let names: Vec<_> =
-        client.call::<HostList>(&ListParams::default()).await.expect("list").hosts.into_iter().map(|h| h.name).collect();
+    let names: Vec<_> = client
+        .call::<HostList>(&ListParams::default())
+        .await
+        .expect("list")
+        .hosts
+        .into_iter()
+        .map(|h| h.name)
+        .collect();
     assert_eq!(names, ["db", "web-2"]);
 }
 

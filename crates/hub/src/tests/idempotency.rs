@@ -111,7 +111,11 @@ async fn every_change_is_audited_in_two_phases_and_refusals_too() {
     let mut entries;
     let deadline = tokio::time::Instant::now() + super::world::PATIENCE;
     loop {
-        entries = admin.call::<AuditList>(&AuditParams { limit: Some(500), cursor: None }).await.expect("audit").entries;
+        entries = admin
+            .call::<AuditList>(&AuditParams { limit: Some(500), cursor: None })
+            .await
+            .expect("audit")
+            .entries;
         let has = |operation: &str, phase: Phase| {
             entries.iter().any(|entry| entry.operation == operation && entry.phase == phase)
         };
@@ -126,8 +130,10 @@ async fn every_change_is_audited_in_two_phases_and_refusals_too() {
         assert!(tokio::time::Instant::now() < deadline, "{entries:#?}");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    let ended = entries.iter().find(|e| e.operation == "run.create" && e.phase == Phase::Outcome).expect("outcome");
+    let ended =
+        entries.iter().find(|e| e.operation == "run.create" && e.phase == Phase::Outcome).expect("outcome");
     assert_eq!(ended.outcome.as_deref(), Some("0 succeeded, 1 failed"));
-    let intent = entries.iter().find(|e| e.operation == "run.create" && e.phase == Phase::Intent).expect("intent");
+    let intent =
+        entries.iter().find(|e| e.operation == "run.create" && e.phase == Phase::Intent).expect("intent");
     assert_eq!((intent.hosts.as_slice(), intent.id), (&["a".to_owned()][..], ended.id));
 }

@@ -172,7 +172,10 @@ async fn another_journal_means_lost_and_is_offered_nothing_old() {
         let _link = agent.connect(&world).await;
         let lost = Outcome::Lost { why: Loss::JournalReplaced, by: None };
         assert_eq!(wait(&client, run.run).await.targets[0].outcome, Some(lost));
-        assert!(agent.journal.lock().expect("lock").offers.is_empty(), "an old job was offered to a new journal");
+        assert!(
+            agent.journal.lock().expect("lock").offers.is_empty(),
+            "an old job was offered to a new journal"
+        );
         // New work goes to the new journal.
         agent.journal.lock().expect("lock").script = Some(Script::Exit(0));
         let run = create(&client, &world.run_params(&["a"])).await.expect("run");
@@ -203,7 +206,8 @@ async fn a_hub_restart_loses_no_output_and_no_outcome() {
     let client = world.client(Role::Operator).await;
     let ended = wait(&client, run.run).await;
     assert_eq!(ended.targets[0].outcome, Some(Outcome::Interrupted { why: Interruption::ShimLost }));
-    let printed: Vec<u8> = output(&client, run.run, None, 0).await.into_iter().flat_map(|(_, bytes)| bytes).collect();
+    let printed: Vec<u8> =
+        output(&client, run.run, None, 0).await.into_iter().flat_map(|(_, bytes)| bytes).collect();
     assert_eq!(String::from_utf8_lossy(&printed), "before between ");
     eventually("released", || agent.journal.lock().expect("lock").released == [job]).await;
 }
@@ -275,7 +279,8 @@ async fn a_run_on_many_offline_hosts_is_explained_whole() {
     let first = wait(&client, params.key).await;
     assert_eq!((first.summary.counts.targets, first.summary.counts.failed), (450, 450));
     let next = first.next.expect("another page");
-    let page = datacentered_proto::ops::run::ShowParams { run: params.key, limit: Some(1000), next: Some(next) };
+    let page =
+        datacentered_proto::ops::run::ShowParams { run: params.key, limit: Some(1000), next: Some(next) };
     let second = client.call::<datacentered_proto::operations::RunShow>(&page).await.expect("page");
     assert_eq!(second.targets[0].host, format!("h{:03}", first.targets.len()));
     let world = world.restart().await;

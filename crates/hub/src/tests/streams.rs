@@ -53,7 +53,8 @@ async fn events_are_resumed_from_any_cursor() {
     let world = World::new().await;
     let client = world.client(Role::Viewer).await;
     let (_agent, _link) = Agent::join(&world, "a", Script::Run).await;
-    let open = |cursor| move |stream| WatchParams { cursor, from_start: true, kinds: vec!["host.".into()], stream };
+    let open =
+        |cursor| move |stream| WatchParams { cursor, from_start: true, kinds: vec!["host.".into()], stream };
     let mut seen = Vec::new();
     let mut cursor = None;
     for wanted in ["host.enrolled", "host.online"] {

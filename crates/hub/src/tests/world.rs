@@ -98,14 +98,16 @@ impl World {
         self.hub.tasks.spawn("test link", async move {
             let limits = Limits::default();
             let socket =
-                WebSocketStream::from_raw_socket(far, SocketRole::Server, Some(websocket_config(&limits))).await;
+                WebSocketStream::from_raw_socket(far, SocketRole::Server, Some(websocket_config(&limits)))
+                    .await;
             serve_link(hub, served, socket).await;
         });
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let limits = Limits::default();
         self.hub.tasks.spawn("test link far end", async move {
             let socket =
-                WebSocketStream::from_raw_socket(near, SocketRole::Client, Some(websocket_config(&limits))).await;
+                WebSocketStream::from_raw_socket(near, SocketRole::Client, Some(websocket_config(&limits)))
+                    .await;
             let (link, driver) = Link::start(socket, Side::Dialled, handler, limits);
             let _ = sender.send(link);
             driver.await;
@@ -166,8 +168,12 @@ impl World {
     pub(super) async fn enrol(&self, key: &Key, name: &str, token: &str) -> Result<EnrolReply, Error> {
         let (link, _) = self.link(Who::anonymous(), Some(key.0.clone()), Arc::new(Deaf));
         hello(&link, None, None).await?;
-        let params =
-            EnrolParams { token: token.into(), name: name.into(), labels: BTreeMap::new(), facts: Facts::default() };
+        let params = EnrolParams {
+            token: token.into(),
+            name: name.into(),
+            labels: BTreeMap::new(),
+            facts: Facts::default(),
+        };
         link.call::<HostEnrol>(&params).await
     }
 }
