@@ -16,7 +16,7 @@ help:
 setup:
 	@scripts/setup.sh build
 
-## Installs what the tests need besides: network namespaces, traffic shaping, jq.
+## Installs what the tests need besides: network namespaces, traffic shaping, system call traces.
 setup-test:
 	@scripts/setup.sh test
 

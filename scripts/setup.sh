@@ -15,7 +15,7 @@ if [ "${1:-build}" = test ]; then
   need ip iproute2
   need tc iproute2
   need iptables iptables
-  need jq jq
+  need strace strace
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

@@ -22,7 +22,7 @@ pub const OUTBOX: &str = "outbox";
 
 /// How long the mover lets entries gather, so that a burst is moved with two syncs and none of them comes between a commit
 /// and whatever waits for it.
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(150);
 
 /// Most changes gathered.
 const GATHER_MAX: usize = 4096;
@@ -171,18 +171,10 @@ async fn move_piece(engine: &Engine, bucket: &Bucket, changes: Vec<Change>) -> R
             None => logs.push((log, vec![item])),
         }
     }
-    for (log, items) in logs {
-        let mut items = items.into_iter().peekable();
-        while items.peek().is_some() {
-            let mut piece = Vec::new();
-            let mut bytes = 0;
-            while piece.len() < MAX_APPEND_ITEMS && bytes + MAX_VALUE <= MAX_APPEND_BYTES {
-                let Some(item) = items.next() else { break };
-                bytes += item.payload.len();
-                piece.push(item);
-            }
-            engine.log().append(&log, piece, Durability::Always).await?;
-        }
+    // Side by side, so that the logs share a sync.
+    let appended = logs.into_iter().map(|(log, items)| append_all(engine, log, items));
+    for result in futures_util::future::join_all(appended).await {
+        result?;
     }
     let count = keys.len();
     for piece in keys.chunks(MAX_BATCH) {
@@ -190,6 +182,21 @@ async fn move_piece(engine: &Engine, bucket: &Bucket, changes: Vec<Change>) -> R
         engine.kv().commit(bucket, batch).await?;
     }
     Ok(count)
+}
+
+async fn append_all(engine: &Engine, log: LogName, items: Vec<Append>) -> Result<()> {
+    let mut items = items.into_iter().peekable();
+    while items.peek().is_some() {
+        let mut piece = Vec::new();
+        let mut bytes = 0;
+        while piece.len() < MAX_APPEND_ITEMS && bytes + MAX_VALUE <= MAX_APPEND_BYTES {
+            let Some(item) = items.next() else { break };
+            bytes += item.payload.len();
+            piece.push(item);
+        }
+        engine.log().append(&log, piece, Durability::Always).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

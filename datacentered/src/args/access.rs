@@ -113,10 +113,10 @@ pub(crate) struct TokenCreate {
     #[arg(long, value_name = "D", value_parser = duration::parse)]
     pub(crate) ttl: Option<Duration>,
     /// How many hosts may join with it [default: 1]
-    #[arg(long, value_name = "N", requires = "join")]
+    #[arg(long, value_name = "N", requires = "join", conflicts_with = "role")]
     pub(crate) uses: Option<u32>,
     /// A label for the hosts that join with it; repeat it for several
-    #[arg(long = "label", value_name = "K=V", value_parser = pairs::label, requires = "join")]
+    #[arg(long = "label", value_name = "K=V", value_parser = pairs::label, requires = "join", conflicts_with = "role")]
     pub(crate) labels: Vec<(String, String)>,
 }
 

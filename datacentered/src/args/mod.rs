@@ -249,7 +249,7 @@ mod tests {
             "datacentered run --on web1 --timeout 5 -- uptime",
             "datacentered run --on web1 -i --detach -- cat",
             "datacentered run --on web1 --max-parallel 0 -- cat",
-            "datacentered token create",
+            "datacentered token create --uses 3",
             "datacentered token create --join --role viewer",
             "datacentered token create --role viewer --uses 3",
             "datacentered host label web1",

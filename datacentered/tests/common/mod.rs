@@ -151,6 +151,11 @@ impl World {
         self.hub.as_ref().expect("a hub").pid()
     }
 
+    /// The process number of a host's agent.
+    pub(crate) fn agent_pid(&self, name: &str) -> u32 {
+        self.agents[name].pid()
+    }
+
     /// Starts the hub; from the second time on, on the port that it had.
     pub(crate) fn start_hub(&mut self) {
         assert!(self.hub.is_none(), "the hub runs already");

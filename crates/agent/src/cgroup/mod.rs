@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use datacentered_proto::ops::job::ExecLimits;
 use rustix::fs::{Mode, OFlags};
@@ -18,6 +19,9 @@ use crate::process::tree::{self, Stat};
 
 /// How often a kill is repeated until a group is empty, with pauses of a few milliseconds: together about 5 s.
 const KILL_ROUNDS: u32 = 1000;
+
+/// Age from which an empty group is nobody's any more.
+const SWEEP_AFTER: Duration = Duration::from_secs(600);
 
 /// Which control groups the agent may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -223,15 +227,20 @@ impl JobGroup {
     }
 }
 
-/// Removes job groups that no process is in and that `is_known` does not name: what a crash left behind.
-pub fn sweep(placement: &Placement, is_known: impl Fn(&str) -> bool) {
+/// Removes old job groups that no process is in: what outlived its job and has ended since.
+///
+/// Other agents of this host have their groups beside ours, and a group is empty for a moment before its first process:
+/// age tells those apart.
+pub fn sweep(placement: &Placement) {
     for parent in [&placement.unified, &placement.pids, &placement.memory].into_iter().flatten() {
         let Ok(entries) = fs::read_dir(parent) else { continue };
         for entry in entries.flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir())
-                && entry.file_name().to_str().is_some_and(|name| !is_known(name))
-            {
-                // Fails, rightly, where a process is inside: another agent's, or one that outlived its job.
+            let is_old = entry.metadata().is_ok_and(|meta| {
+                meta.is_dir()
+                    && meta.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > SWEEP_AFTER))
+            });
+            if is_old {
+                // Fails, rightly, where a process is inside.
                 let _ = fs::remove_dir(entry.path());
             }
         }

@@ -46,7 +46,7 @@ pub(super) async fn open(
     let placement = Placement::detect(&config.cgroups);
     let known = |name: &str| opened.entries.iter().any(|entry| entry.job.to_string() == name);
     sweep_dirs(&jobs_dir(&config.dir), known);
-    cgroup::sweep(&placement, known);
+    cgroup::sweep(&placement);
 
     let Opened { journal, entries } = opened;
     let shared = Arc::new(Shared::new(config, clock, boot, journal, placement, own, lock));

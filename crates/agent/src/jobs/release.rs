@@ -8,6 +8,7 @@ use datacentered_proto::{Error, JobId};
 use super::error::wire;
 use super::job::Job;
 use super::shared::Shared;
+use crate::cgroup::JobGroup;
 use crate::journal::Record;
 
 /// How long a release waits for an outcome to be on disk.
@@ -44,8 +45,13 @@ impl Shared {
         self.remove(job.id);
         job.released();
         let dir = job.dir.clone();
+        let group = JobGroup::existing(&self.placement, &job.id.to_string());
         // What remains after a failure is swept at the next start.
-        let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
+        let _ = tokio::task::spawn_blocking(move || {
+            group.remove();
+            std::fs::remove_dir_all(dir)
+        })
+        .await;
         self.changes.publish(job.id);
         Ok(())
     }

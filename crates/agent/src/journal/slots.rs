@@ -165,19 +165,20 @@ impl Slot {
     pub fn write_end(&self, end: &End) -> io::Result<()> {
         let mut end = end.clone();
         end.evidence = fit_evidence(end.evidence);
-        while self.write_area(Area::End, &end).is_err_and(|error| error.kind() == io::ErrorKind::FileTooLarge)
-        {
+        loop {
+            match self.write_area(Area::End, &end) {
+                Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {}
+                written => return written,
+            }
             // Lose particulars before facts, and the oldest facts last.
-            if let Some(longest) =
-                end.evidence.iter_mut().max_by_key(|e| e.detail.as_ref().map_or(0, String::len))
-                && longest.detail.is_some()
-            {
-                longest.detail = None;
-            } else if end.evidence.pop().is_none() {
-                break;
+            let longest =
+                end.evidence.iter_mut().max_by_key(|entry| entry.detail.as_ref().map_or(0, String::len));
+            match longest {
+                Some(entry) if entry.detail.is_some() => entry.detail = None,
+                Some(_) => drop(end.evidence.pop()),
+                None => return Err(io::ErrorKind::FileTooLarge.into()),
             }
         }
-        self.write_area(Area::End, &end)
     }
 
     /// Makes what was written durable.

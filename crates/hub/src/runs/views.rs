@@ -152,7 +152,7 @@ pub(super) fn chosen(hub: &Hub, run: &RunRecord, hosts: &[String]) -> Result<Vec
     for host in hosts {
         let found = all.iter().find(|target| target.name == *host || target.host.to_string() == *host);
         if let Some(target) = found {
-            chosen.push(target.clone())
+            chosen.push(target.clone());
         } else {
             let shown: String = host.chars().filter(|c| !c.is_control()).take(64).collect();
             return Err(Error::not_found(format!("'{shown}' is not a target of run {}", run.run)));
