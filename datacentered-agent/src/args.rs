@@ -29,6 +29,18 @@ Examples:
 Exit codes: 0 stopped in good order, 1 failed, 2 wrong usage, configuration or data directory,
 3 hub not reachable at enrolment, 4 hub refused the enrolment.";
 
+const JOIN_EXAMPLES: &str = "\
+Examples:
+  datacentered-agent join hub.example:7272 --token @/root/token
+  datacentered-agent join hub.example:7272 --token - --name web-1 --label role=web --label site=fra < /root/token
+  datacentered-agent join wss://hub-a.example:7272,wss://hub-b.example:7272 --token @/root/token
+  datacentered-agent join hub.example:7272 --token @token --data-dir /srv/agent -o json
+
+The token comes from 'datacentered token create --join' on a machine that is logged in to the hub. On the command
+line itself it can be seen by every user of this host: prefer @FILE or -.
+
+Once joined, 'datacentered-agent start' or its systemd unit runs the agent; the token is not needed again.";
+
 /// The form of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
@@ -56,6 +68,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = JOIN_EXAMPLES)]
 pub(crate) struct Join {
     /// The hub: HOST:PORT, wss://HOST:PORT; several, separated by commas, are tried in turn.
     #[arg(value_name = "URL")]

@@ -23,10 +23,8 @@ pub(crate) async fn connect(global: &Global) -> Result<Client> {
     Ok(Client::connect(config(global)?).await?)
 }
 
-/// Takes leave of the hub; who the session spoke for makes the failure clearer.
+/// Takes leave of the hub.
 pub(crate) async fn finish<T>(client: Client, result: Result<T>) -> Result<T> {
-    let result =
-        result.map_err(|failure| failure.for_subject(client.hello().map(|hello| hello.subject).as_ref()));
     client.close().await;
     result
 }

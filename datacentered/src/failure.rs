@@ -5,8 +5,9 @@ use std::io;
 use std::process::ExitCode;
 
 use datacentered_client as client;
+use datacentered_proto::operations::SessionLogin;
 use datacentered_proto::ops::session::Subject;
-use datacentered_proto::{Code, operations};
+use datacentered_proto::{Code, Operation};
 
 /// What the process ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +48,6 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What to do next.
     pub(crate) hint: Option<String>,
-    /// Which permission it takes, where that was missing.
-    needed: Option<String>,
 }
 
 /// The result of a command.
@@ -56,7 +55,7 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
     fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None, needed: None }
+        Self { exit, message: message.into(), hint: None }
     }
 
     /// Something failed.
@@ -102,26 +101,15 @@ impl Failure {
         self
     }
 
-    /// Says who was not allowed to do it, where that was the failure.
-    pub(crate) fn for_subject(mut self, subject: Option<&Subject>) -> Self {
-        if let (Some(needed), Some(subject)) = (&self.needed, subject) {
-            self.hint = Some(format!("{needed}; you are {}", describe(subject)));
-        }
-        self
-    }
-
     fn refused(operation: &str, error: &datacentered_proto::Error) -> Self {
         let message = crate::text::clean::clean(&error.message);
         match error.code {
-            Code::Unauthenticated => Self::new(Exit::Forbidden, message)
-                .hint("log in with 'datacentered login URL', or give a token with --token @FILE"),
-            Code::Forbidden => {
-                let mut failure = Self::new(Exit::Forbidden, message);
-                failure.needed = operations::find(operation)
-                    .map(|spec| format!("{operation} needs the permission '{}'", spec.permission.as_str()));
-                failure.hint.clone_from(&failure.needed);
-                failure
+            Code::Unauthenticated if operation == SessionLogin::SPEC.name => {
+                Self::new(Exit::Forbidden, message)
+                    .hint("an admin can set a new password: datacentered user password NAME")
             }
+            // The hub says who lacks what, and what to do about it.
+            Code::Unauthenticated | Code::Forbidden => Self::new(Exit::Forbidden, message),
             Code::NotFound | Code::Invalid | Code::TooLarge => Self::usage(message),
             Code::Unavailable => Self::unreachable(message).hint("it did not happen; try again later"),
             Code::Indeterminate => {
@@ -160,7 +148,7 @@ impl From<client::Error> for Failure {
         let message = error.to_string();
         match error {
             client::Error::Unreachable { .. } => {
-                Self::unreachable(message).hint("check that the hub runs there and that --hub is right")
+                Self::unreachable(message).hint("check that the hub runs there, and that the address is right")
             }
             client::Error::UntrustedKey { .. } => Self::unreachable(message).hint(
                 "it may be an attack; if the hub's key was replaced on purpose, log in again: datacentered login URL",
@@ -190,21 +178,22 @@ impl From<io::Error> for Failure {
 mod tests {
     use super::*;
     use datacentered_proto::Error;
-    use datacentered_proto::ops::access::Role;
 
     fn refused(error: Error) -> client::Error {
         client::Error::Refused { operation: "host.remove".into(), error }
     }
 
     #[test]
-    fn what_is_forbidden_names_permission_and_role() {
-        let subject = Subject::User { name: "ann".into(), role: Role::Viewer };
-        let failure = Failure::from(refused(Error::forbidden("not allowed"))).for_subject(Some(&subject));
-        assert_eq!(failure.exit, Exit::Forbidden);
-        assert_eq!(
-            failure.hint.as_deref(),
-            Some("host.remove needs the permission 'admin'; you are 'ann' with the role 'viewer'")
-        );
+    fn the_hubs_advice_is_not_repeated() {
+        for error in
+            [Error::forbidden("'host.remove' needs the role admin"), Error::unauthenticated("log in")]
+        {
+            assert_eq!(Failure::from(refused(error)).hint, None);
+        }
+        let wrong = Error::unauthenticated("wrong name or password");
+        let failure =
+            Failure::from(client::Error::Refused { operation: "session.login".into(), error: wrong });
+        assert!(failure.hint.is_some_and(|hint| hint.contains("user password")));
     }
 
     #[test]

@@ -16,10 +16,10 @@ mod ui;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use args::server::Hub;
-use args::{Cli, Command, Global};
+use args::{Cli, Command, Format, Global};
 use failure::{Exit, Result};
 use ui::Ui;
 
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     if let Some(ended) = agent_command::as_shim() {
         return ended;
     }
-    let Cli { global, command } = match Cli::try_parse() {
+    let Cli { global, command } = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -43,6 +43,10 @@ fn main() -> ExitCode {
 
 /// Help and version are data; a wrong command line is not. Nobody is left to tell when neither can be printed.
 fn usage(error: &clap::Error) -> ExitCode {
+    if let Some(failure) = args::run::forgotten_dashes(error, std::env::args_os()) {
+        Ui::new(Format::Table).failure(&failure);
+        return failure.exit.into();
+    }
     error.print().ok();
     if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS }
 }
@@ -60,6 +64,7 @@ fn dispatch(ui: Ui, global: &Global, command: Command) -> Result<()> {
         Command::Agent(command) => agent_command::run(ui, global.token.clone(), command),
         Command::Demo(demo) => client(commands::demo::run(ui, demo)),
         Command::Login(login) => client(commands::login::login(ui, global, login)),
+        Command::Whoami => client(commands::login::whoami(ui, global)),
         Command::Logout => client(commands::login::logout(ui, global)),
         Command::User(command) => client(commands::access::user(ui, global, command)),
         Command::Role(command) => client(commands::access::role(ui, global, command)),
@@ -71,7 +76,7 @@ fn dispatch(ui: Ui, global: &Global, command: Command) -> Result<()> {
         Command::Call(call) => client(commands::call::run(ui, global, call)),
         Command::Operation(command) => client(commands::call::operation(ui, global, command)),
         Command::Hub(Hub::Status) => client(commands::hub::status(ui, global)),
-        Command::Hub(Hub::Backup { file }) => client(commands::hub::backup(ui, global, file)),
+        Command::Hub(Hub::Backup { file, force }) => client(commands::hub::backup(ui, global, file, force)),
     }
 }
 

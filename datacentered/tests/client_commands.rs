@@ -65,10 +65,11 @@ fn a_setup_link_a_login_and_what_each_role_may_do() {
     )
     .ok();
     plain(&world, &["host", "list"]).ok();
+    assert_eq!(plain(&world, &["whoami"]).ok().stdout, "'vic' with the role 'viewer'\n");
     let refused = plain(&world, &["user", "list"]);
     assert_eq!(refused.code, 4);
     assert!(
-        refused.stderr.contains("'admin'") && refused.stderr.contains("'vic' with the role 'viewer'"),
+        refused.stderr.contains("needs the role admin") && refused.stderr.contains("has the role viewer"),
         "{refused:?}"
     );
     let refused = plain(&world, &["run", "--on", "web1", "--", "true"]);
@@ -144,6 +145,8 @@ fn a_backup_is_restored() {
     let file = world.path().join("hub.backup");
     let name = file.to_str().expect("a path").to_owned();
     world.run(["hub", "backup", &name]).ok();
+    assert_eq!(world.run(["hub", "backup", &name]).code, 2, "it exists already");
+    world.run(["hub", "backup", &name, "--force"]).ok();
     world.stop_hub();
     std::fs::remove_dir_all(world.hub_dir()).expect("removed");
     let directory = world.hub_dir().to_str().expect("a path").to_owned();

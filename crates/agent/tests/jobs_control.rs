@@ -45,7 +45,7 @@ async fn a_timeout_ends_the_whole_tree() {
 async fn cancel_ends_a_running_job_and_names_who() {
     let host = Host::new().await;
     let job = host.start(sh("echo on; sleep 63.5 & sleep 63.5")).await;
-    let report = host.running(job).await;
+    let report = host.until(job, |report| report.stdout_bytes == 3).await;
     let answer = host.jobs.cancel(job, report.run, "ann").await.expect("cancels");
     assert_eq!(answer.job, job);
     let report = host.ended(job).await;

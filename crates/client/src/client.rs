@@ -1,9 +1,11 @@
 //! The handle of a client.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use datacentered_link::Link;
 use datacentered_link::clock::Clock;
+use datacentered_link::url::HubUrl;
 use datacentered_proto::operations::{RunWatch, StreamOperation};
 use datacentered_proto::ops::StreamOpen;
 use datacentered_proto::ops::run::WatchParams;
@@ -74,8 +76,18 @@ impl Client {
     pub fn hello(&self) -> Option<HelloReply> {
         match &*self.inner.state.borrow() {
             State::Up { hello, .. } => Some(hello.clone()),
-            State::Down | State::Ended(_) => None,
+            State::Down { .. } | State::Ended(_) => None,
         }
+    }
+
+    /// How the connection stands, for whoever shows it to a person. It does not keep the client alive.
+    pub fn connection(&self) -> Connection {
+        Connection { state: self.inner.state.clone(), patience: self.inner.config.reconnect_timeout }
+    }
+
+    /// Where the hub is, as configured.
+    pub fn urls(&self) -> &[HubUrl] {
+        &self.inner.config.urls
     }
 
     /// The source of time and of fresh keys.
@@ -172,7 +184,7 @@ impl Client {
                 // The supervisor learns a moment later than the link itself that it has ended.
                 State::Up { link, .. } if !link.is_closed() => return Ok(link.clone()),
                 State::Ended(error) => return Err(error.clone()),
-                State::Up { .. } | State::Down => {}
+                State::Up { .. } | State::Down { .. } => {}
             }
             if state.changed().await.is_err() {
                 return Err(Error::Closed);
@@ -183,5 +195,44 @@ impl Client {
     /// Attempts for something new.
     pub(crate) fn retry(&self) -> Retry {
         Retry::new(self.inner.config.clock.clone(), self.inner.config.reconnect_timeout)
+    }
+}
+
+/// How the connection of a [`Client`] stands.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    state: watch::Receiver<State>,
+    patience: Duration,
+}
+
+impl Connection {
+    /// How long a lost link is tried again.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Waits until the link is lost; waits for ever when the client has ended.
+    pub async fn lost(&mut self) {
+        self.until(|state| matches!(state, State::Down { .. })).await;
+    }
+
+    /// Waits until there is a link again; waits for ever when the client has ended.
+    pub async fn restored(&mut self) {
+        self.until(|state| matches!(state, State::Up { .. })).await;
+    }
+
+    /// Why there is no link now; none while there is one.
+    pub fn reason(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Down { reason } => Some(reason.clone()),
+            State::Up { .. } | State::Ended(_) => None,
+        }
+    }
+
+    async fn until(&mut self, so: impl FnMut(&State) -> bool) {
+        let ended = self.state.wait_for(so).await.is_err();
+        if ended {
+            std::future::pending::<()>().await;
+        }
     }
 }

@@ -40,7 +40,7 @@ mod retry;
 mod supervisor;
 
 pub use bytes_stream::ByteStream;
-pub use client::Client;
+pub use client::{Client, Connection};
 pub use config::{ClientConfig, Secret, Trust};
 pub use connect::probe_fingerprint;
 pub use datacentered_link::Limits;

@@ -25,7 +25,10 @@ pub(crate) enum State {
         hello: HelloReply,
     },
     /// It was lost and is being made again.
-    Down,
+    Down {
+        /// Why it was lost, or why the latest attempt failed.
+        reason: String,
+    },
     /// It will not come back.
     Ended(Error),
 }
@@ -53,17 +56,18 @@ pub(crate) async fn run(
         backoff.connected(config.clock.boot());
         backoff.set_slot(Duration::from_millis(hello.reconnect_slot_ms));
         state.send_replace(State::Up { link: link.clone(), hello });
-        tokio::select! {
-            reason = &mut driver => info!(%reason, "the link to the hub was lost"),
+        let reason = tokio::select! {
+            reason = &mut driver => reason,
             () = stop.cancelled() => {
                 link.close("done");
                 driver.await;
                 break Error::Closed;
             }
-        }
-        state.send_replace(State::Down);
+        };
+        info!(%reason, "the link to the hub was lost");
+        state.send_replace(State::Down { reason: reason.to_string() });
         tokio::select! {
-            again = reconnect(&config, &mut backoff, index) => match again {
+            again = reconnect(&config, &mut backoff, index, &state) => match again {
                 Ok(again) => connected = again,
                 Err(error) => break error,
             },
@@ -74,7 +78,12 @@ pub(crate) async fn run(
     state.send_replace(State::Ended(ended));
 }
 
-async fn reconnect(config: &ClientConfig, backoff: &mut Backoff, first: usize) -> Result<Connected, Error> {
+async fn reconnect(
+    config: &ClientConfig,
+    backoff: &mut Backoff,
+    first: usize,
+    state: &watch::Sender<State>,
+) -> Result<Connected, Error> {
     let lost = config.clock.boot();
     let mut last = "not tried yet".to_owned();
     // Another hub of the list may be up while the last one is being restarted.
@@ -95,6 +104,7 @@ async fn reconnect(config: &ClientConfig, backoff: &mut Backoff, first: usize) -
                 if let Some(after) = retry_after {
                     backoff.set_retry_after(after);
                 }
+                state.send_replace(State::Down { reason: reason.clone() });
                 last = reason;
                 index = (index + 1) % config.urls.len().max(1);
             }

@@ -145,7 +145,9 @@ impl Handler for LinkHandler {
         let greeted = self.greeted.clone();
         Called::Later(Box::pin(async move {
             let hello = request.method == "session.hello";
-            if hello == greeted.load(Ordering::Acquire) {
+            let known =
+                if hello { greeted.swap(true, Ordering::AcqRel) } else { greeted.load(Ordering::Acquire) };
+            if hello == known {
                 return Err(if hello {
                     Error::conflict("session.hello was already called on this link")
                 } else {
@@ -153,10 +155,15 @@ impl Handler for LinkHandler {
                 });
             }
             let Request { method, params, cause, link } = request;
-            let served = call(&hub, &session, &method, params.as_deref(), cause, Some(link)).await?;
-            if hello {
-                greeted.store(true, Ordering::Release);
+            let served = if find(&method).is_some_and(|spec| spec.effect == Effect::Change) {
+                to_the_end(&hub, &session, method, params, cause, link).await
+            } else {
+                call(&hub, &session, &method, params.as_deref(), cause, Some(link)).await
+            };
+            if hello && served.is_err() {
+                greeted.store(false, Ordering::Release);
             }
+            let served = served?;
             Ok(match served {
                 Served::Reply(reply) => Answer::Reply(reply),
                 Served::Stream { opened, open, run, .. } => {
@@ -174,6 +181,27 @@ impl Handler for LinkHandler {
             })
         }))
     }
+}
+
+/// What has begun to change something is not dropped with the link that asked for it.
+async fn to_the_end(
+    hub: &Arc<Hub>,
+    session: &Arc<Session>,
+    method: String,
+    params: Option<Box<RawValue>>,
+    cause: Cause,
+    link: Link,
+) -> Result<Served, Error> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let (task_hub, session) = (hub.clone(), session.clone());
+    hub.tasks.spawn("change", async move {
+        let served = call(&task_hub, &session, &method, params.as_deref(), cause, Some(link)).await;
+        // Nobody waits any more where the link is gone.
+        let _ = sender.send(served);
+    });
+    receiver
+        .await
+        .unwrap_or_else(|_| Err(Error::indeterminate("the hub is going down; repeat with the same key")))
 }
 
 fn require_stream(open: StreamOpen) -> Result<(), Error> {

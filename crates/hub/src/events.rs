@@ -10,7 +10,7 @@ use datacentered_proto::{Cursor, Error};
 
 use crate::dispatch::{Ctx, Table};
 use crate::hub::Hub;
-use crate::outlet::{Outlet, ReaderGone};
+use crate::outlet::{self, Body, Outlet, ReaderGone};
 use crate::store::{EVENT_LOG, engine_error};
 
 /// Bytes read from the log at a time.
@@ -24,13 +24,7 @@ pub(crate) fn register(table: &mut Table) {
     table.stream::<EventWatch, _, _, _, _>(watch);
 }
 
-async fn watch(
-    ctx: Ctx,
-    params: WatchParams,
-) -> Result<
-    (StreamOpened, impl FnOnce(Outlet) -> datacentered_link::BoxFuture<'static, ()> + Send + 'static),
-    Error,
-> {
+async fn watch(ctx: Ctx, params: WatchParams) -> Result<(StreamOpened, Body), Error> {
     if params.kinds.len() > MAX_KINDS {
         return Err(Error::limited(format!("at most {MAX_KINDS} kinds in one filter")));
     }
@@ -39,21 +33,14 @@ async fn watch(
     let (oldest, end) = state.map_or((0, 0), |state| (state.oldest, state.end));
     let epoch = ctx.hub.engine.epoch().to_owned();
     let from = match &params.cursor {
-        Some(cursor) if cursor.epoch != epoch => {
-            return Err(Error::conflict(
-                "the cursor belongs to a history that is gone (the hub was restored); watch again without it",
-            )
-            .with_details(serde_json::json!({"gap": true, "oldest": Cursor::new(epoch, oldest)})));
-        }
+        Some(cursor) if cursor.epoch != epoch => return Ok(outlet::gone(epoch)),
         Some(cursor) => cursor.offset,
         None if params.from_start => oldest,
         None => end,
     };
     let opened = StreamOpened { cursor: Some(Cursor::new(epoch, from)), credit: None };
     let hub = ctx.hub.clone();
-    let body = move |outlet: Outlet| -> datacentered_link::BoxFuture<'static, ()> {
-        Box::pin(follow(hub, log, from, params.kinds, outlet))
-    };
+    let body: Body = Box::new(move |outlet| Box::pin(follow(hub, log, from, params.kinds, outlet)));
     Ok((opened, body))
 }
 

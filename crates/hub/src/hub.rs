@@ -27,6 +27,9 @@ use crate::supervise::Supervisor;
 /// How long what is under way may take to end when the hub goes down.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Beyond their slots, hosts get this long to come back after a start.
+const RETURN_SLACK: Duration = Duration::from_secs(45);
+
 /// Clocks of a hub and of whoever made a run's id may differ by this much.
 const CLOCK_SLACK_MS: i64 = 3600 * 1000;
 
@@ -96,6 +99,7 @@ pub struct Hub {
     pub stop: CancellationToken,
     /// When it was started.
     pub started: Timestamp,
+    up_since: Duration,
     restored: Option<Timestamp>,
     view: View,
 }
@@ -135,6 +139,7 @@ impl Hub {
             table: dispatch::build(),
             metrics: Metrics::new(),
             started: clock.wall(),
+            up_since: clock.boot(),
             config,
             clock,
             engine,
@@ -146,14 +151,27 @@ impl Hub {
             view,
         });
         hosts::mark_all_offline(&hub).await.map_err(HubError::State)?;
+        jobs::settle_removed_hosts(&hub).await;
         runs::resume_runs(&hub).await.map_err(HubError::State)?;
         hub.tasks.spawn_vital("credentials", sessions::watch_credentials(hub.clone()));
         hub.tasks.spawn_vital("tokens", access::maintain(hub.clone()));
         hub.tasks.spawn_vital("progress", jobs::persist_progress(hub.clone()));
         hub.tasks.spawn_vital("expiry", runs::expire_jobs(hub.clone()));
+        hub.tasks.spawn_vital("waiting targets", runs::pump_when_fleet_is_back(hub.clone()));
         hub.tasks.spawn_vital("history", runs::keep_history_bounded(hub.clone()));
         hub.tasks.spawn_vital("metrics", metrics::upkeep(hub.clone()));
         Ok((hub, mover))
+    }
+
+    /// How long after a start the hosts that were online may take to come back: their slots and some slack.
+    pub fn fleet_return_time(&self) -> Duration {
+        let hosts = self.store.view(|view| view.hosts.len()) as u64;
+        RETURN_SLACK + Duration::from_millis(hosts * 1000 / self.config.limits.accepts_per_second.max(1))
+    }
+
+    /// Whether a host that is not online now is away, rather than still on its way back after the hub's start.
+    pub fn fleet_is_back(&self) -> bool {
+        self.clock.boot().saturating_sub(self.up_since) >= self.fleet_return_time()
     }
 
     /// Whether a run that the hub does not know may be older than its last restore.

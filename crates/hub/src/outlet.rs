@@ -1,9 +1,9 @@
 //! Where a streaming operation writes, whatever carries it: a link's stream or an HTTP response.
 
 use bytes::Bytes;
-use datacentered_link::StreamWriter;
+use datacentered_link::{BoxFuture, StreamWriter};
 use datacentered_proto::frame::Kind;
-use datacentered_proto::ops::{EndReason, GapReason};
+use datacentered_proto::ops::{EndReason, GapReason, StreamOpened};
 use datacentered_proto::{Cursor, Error};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -113,4 +113,19 @@ impl Outlet {
             Self::Http(sender) => sender.closed().await,
         }
     }
+}
+
+/// Writes a stream.
+pub(crate) type Body = Box<dyn FnOnce(Outlet) -> BoxFuture<'static, ()> + Send>;
+
+/// The answer to a cursor of a history that is gone: a stream that says so and ends, in the epoch that there is now.
+pub(crate) fn gone(epoch: String) -> (StreamOpened, Body) {
+    let body: Body = Box::new(|outlet: Outlet| {
+        Box::pin(async move {
+            let error =
+                Error::conflict("the history that this cursor belongs to is gone; begin again without it");
+            outlet.end(EndReason::Gap, 0, Some(error)).await;
+        })
+    });
+    (StreamOpened { cursor: Some(Cursor::new(epoch, 0)), credit: None }, body)
 }

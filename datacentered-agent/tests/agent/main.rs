@@ -218,3 +218,39 @@ async fn mistakes_end_it_with_their_exit_code_and_a_reason() {
     assert!(log.contains("agent.toml:3: unknown field `foo`"), "{log}");
     assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{log}");
 }
+
+#[tokio::test]
+async fn as_many_outputs_and_inputs_as_jobs_are_followed_and_cost_little() {
+    const EACH: u64 = 1000;
+    /// Most that one takes which has nothing to send or to feed, in bytes of the agent's memory.
+    const MOST: u64 = 8 << 10;
+    let hub = FakeHub::start().await;
+    let agent = Program::join(&hub);
+    let link = hub.link(1).await;
+    // The agent takes more open files than it was given, and does not pass that on.
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let expected = own.map_or("unlimited\n".to_owned(), |soft| format!("{soft}\n"));
+    offer(&hub, &link, 1, "ulimit -Sn; cat", true).await;
+    let mut text = Vec::new();
+    read(&mut output(&link, 1, 0).await, &mut text, &expected).await;
+    assert_eq!(String::from_utf8_lossy(&text), expected);
+
+    let from = text.len() as u64;
+    let (mut readers, mut writers) = (Vec::new(), Vec::new());
+    let before = agent.memory_kib("Anonymous:");
+    for _ in 0..EACH {
+        readers.push(output(&link, 1, from).await);
+    }
+    let between = agent.memory_kib("Anonymous:");
+    for _ in 0..EACH {
+        let input = link.upload::<JobInput>(|stream| InputParams { job: job(1), stream }).await;
+        writers.push(input.expect("takes input"));
+    }
+    let after = agent.memory_kib("Anonymous:");
+    for (what, kib) in [("output", between.saturating_sub(before)), ("input", after.saturating_sub(between))]
+    {
+        assert!(kib * 1024 / EACH <= MOST, "an idle {what} takes {} bytes", kib * 1024 / EACH);
+    }
+    drop((readers, writers));
+    agent.end(Signal::TERM).await;
+}

@@ -6,10 +6,12 @@ pub(crate) mod host;
 pub(crate) mod run;
 pub(crate) mod server;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::Resettable;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::text::duration;
 
@@ -41,6 +43,16 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Reads a command line. A variable of the environment that is empty counts as unset.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command().mut_args(|arg| {
+        let empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        if empty { arg.env(Resettable::Reset) } else { arg }
+    });
+    let matches = command.try_get_matches_from_mut(args)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 /// Options of every command.
@@ -102,6 +114,9 @@ pub(crate) enum Command {
     /// Ends the login of the current context
     #[command(after_help = "Examples:\n  datacentered logout\n  datacentered --context staging logout")]
     Logout,
+    /// Shows who the hub takes you for
+    #[command(after_help = "Examples:\n  datacentered whoami\n  datacentered whoami -o json")]
+    Whoami,
     /// The hubs you have logged in to
     #[command(subcommand)]
     Context(client::Context),
@@ -137,7 +152,6 @@ pub(crate) enum Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
     use std::fmt::Write;
 
     /// Every command that does something, with its path.

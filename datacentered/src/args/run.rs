@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Subcommand, ValueEnum};
 use datacentered_proto::ByteString;
 use datacentered_proto::ops::job::WhenFull;
 use datacentered_proto::ops::run::OfflinePolicy;
 
+use crate::failure::Failure;
+use crate::text::clean::clean;
 use crate::text::{duration, pairs, signal, size};
 
 /// `run`.
@@ -32,7 +35,7 @@ The command is never passed through a shell of yours or the host's; for one, say
 
 Exit codes: on one host named literally, the command's own, 128+n for a signal, 124 when it timed
 out, 255 for everything else, as with ssh. On any other selector 0, or 1 where a target failed:
-everything but exit code 0, and hosts that --offline skip passed over.
+whatever ended with anything but exit code 0. Hosts left out by --offline skip do not count.
 
 Ctrl-C cancels the run and waits for its outcome; the second one leaves at once."
 )]
@@ -58,9 +61,9 @@ pub(crate) struct Create {
     /// What happens on hosts that are not connected
     #[arg(long, value_name = "POLICY", default_value = "fail")]
     pub(crate) offline: Offline,
-    /// How long --offline queue waits
-    #[arg(long, value_name = "D", default_value = "24h", value_parser = duration::parse)]
-    pub(crate) expires: Duration,
+    /// How long --offline queue waits [default: 24h]
+    #[arg(long, value_name = "D", value_parser = duration::parse)]
+    pub(crate) expires: Option<Duration>,
     /// The user on the host [default: the agent's own]
     #[arg(long, value_name = "U")]
     pub(crate) user: Option<String>,
@@ -176,6 +179,65 @@ Ctrl-C leaves; the run goes on.")]
     },
 }
 
+/// What to say where the command of `run` stands without its `--`; none where something else is wrong.
+pub(crate) fn forgotten_dashes(
+    error: &clap::Error,
+    args: impl IntoIterator<Item = OsString>,
+) -> Option<Failure> {
+    if !matches!(error.kind(), ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument) {
+        return None;
+    }
+    let args: Vec<String> = args.into_iter().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let run = args.iter().position(|arg| arg == "run")?;
+    let (before, rest) = args.split_at_checked(run + 1)?;
+    if !rest.iter().any(|arg| arg == "--on" || arg.starts_with("--on=")) || rest.iter().any(|arg| arg == "--")
+    {
+        return None;
+    }
+    let (options, command) = rest.split_at_checked(first_word(rest)?)?;
+    let quoted = |words: &[String]| words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
+    let line = format!("datacentered {} {} -- {}", quoted(before), quoted(options), quoted(command));
+    Some(
+        Failure::usage(format!("'{}' is not a subcommand of 'run'", clean(command.first()?)))
+            .hint(format!("put the command behind --: {line}")),
+    )
+}
+
+/// Where the first word stands that is neither an option nor its value.
+fn first_word(args: &[String]) -> Option<usize> {
+    let mut cli = crate::args::Cli::command();
+    cli.build();
+    let run = cli.find_subcommand("run")?;
+    let mut at = 0;
+    while let Some(arg) = args.get(at) {
+        let option = match (arg.strip_prefix("--"), arg.strip_prefix('-')) {
+            (Some(long), _) if long.contains('=') => {
+                at += 1;
+                continue;
+            }
+            (Some(long), _) => run.get_arguments().find(|option| option.get_long() == Some(long))?,
+            (None, Some(short)) => {
+                let short = short.chars().next()?;
+                run.get_arguments().find(|option| option.get_short() == Some(short))?
+            }
+            (None, None) => return Some(at),
+        };
+        at += if option.get_action().takes_values() { 2 } else { 1 };
+    }
+    None
+}
+
+/// A word as a shell takes it.
+fn quote(word: &str) -> String {
+    let word = clean(word);
+    let plain = |c: char| c.is_alphanumeric() || "-_./:,=@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// `--offline`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Offline {
@@ -212,5 +274,37 @@ impl From<Full> for WhenFull {
             Full::Wait => Self::Wait,
             Full::Discard => Self::Discard,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn hint(line: &[&str]) -> Option<String> {
+        let error = crate::args::Cli::try_parse_from(line).expect_err("wrong");
+        forgotten_dashes(&error, line.iter().map(OsString::from))?.hint
+    }
+
+    #[test]
+    fn dashes_that_were_forgotten() {
+        assert_eq!(
+            hint(&["datacentered", "run", "--on", "web1", "ls", "-la"]).as_deref(),
+            Some("put the command behind --: datacentered run --on web1 -- ls -la")
+        );
+        assert_eq!(
+            hint(&["datacentered", "-o", "json", "run", "--on=web-*", "-i", "sh", "-c", "a | b"]).as_deref(),
+            Some("put the command behind --: datacentered -o json run '--on=web-*' -i -- sh -c 'a | b'")
+        );
+        for other in [
+            &["datacentered", "run", "--on", "web1", "--bogus", "--", "ls"][..],
+            &["datacentered", "run", "--bogus", "--on", "web1"],
+            &["datacentered", "runn", "--on", "web1", "ls"],
+            &["datacentered", "run", "shwo"],
+        ] {
+            assert_eq!(hint(other), None, "{other:?}");
+        }
+        assert_eq!(quote("it's"), r"'it'\''s'");
     }
 }

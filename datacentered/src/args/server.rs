@@ -39,6 +39,9 @@ The copy holds the hub's private keys: the file is readable by you only. Keep it
     Backup {
         /// Where to write it; - is standard output
         file: PathBuf,
+        /// Replace the file where there is one
+        #[arg(long)]
+        force: bool,
     },
     /// Makes a data directory from a backup
     #[command(after_help = "\

@@ -1,6 +1,6 @@
 //! `user`, `role` and `token`.
 
-use datacentered_client::Client;
+use datacentered_client::{Client, HubUrl};
 use datacentered_proto::operations::{
     RoleList, TokenCreate as CreateToken, TokenList, TokenRevoke, UserCreate, UserList, UserPassword,
     UserRevoke,
@@ -93,14 +93,23 @@ async fn act_on_token(ui: Ui, client: &Client, command: Token) -> Result<()> {
         Token::Create(create) => {
             let reply = client.call::<CreateToken>(&create_params(client, create)).await?;
             // The secret alone, so that it can go straight into a file.
-            ui.reply(&reply, || reply.token.clone())
+            ui.reply(&reply, || reply.token.clone())?;
+            // On a terminal the secret stands there already; behind a pipe it stays out of sight.
+            if ui.out_terminal && reply.kind == wire::TokenKind::Join {
+                ui.advice(&join_line(client.urls(), &reply.token));
+            }
+            Ok(())
         }
         Token::List => {
             let tokens = client.call::<TokenList>(&NoParams {}).await?.tokens;
             if ui.json() {
                 return ui.document(&tokens);
             }
-            if tokens.is_empty() { Ok(()) } else { ui.line(&list(&tokens, connect::now())) }
+            if tokens.is_empty() {
+                ui.advice("no tokens yet: datacentered token create --join");
+                return Ok(());
+            }
+            ui.line(&list(&tokens, connect::now()))
         }
         Token::Revoke { id } => {
             let id = resolve(client, &id).await?;
@@ -108,6 +117,19 @@ async fn act_on_token(ui: Ui, client: &Client, command: Token) -> Result<()> {
                 .call::<TokenRevoke>(&wire::TokenRevokeParams { key: client.clock().key(), id })
                 .await?;
             ui.reply(&done, || format!("{id} is revoked"))
+        }
+    }
+}
+
+/// What to type on the machine that is to join.
+fn join_line(urls: &[HubUrl], token: &str) -> String {
+    match urls.iter().find(|url| url.is_tls()) {
+        Some(hub) => format!("on the new host: datacentered agent join {hub} --token {token}"),
+        // The local socket does not know under which name others reach the hub.
+        None => {
+            format!(
+                "on the new host, with this hub's address for HUB: datacentered agent join HUB --token {token}"
+            )
         }
     }
 }
@@ -171,6 +193,16 @@ fn list(tokens: &[wire::Token], now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_line_to_join_with() {
+        let urls = ["wss://hub.example.net:7272".parse().expect("url")];
+        assert_eq!(
+            join_line(&urls, "dcj_x"),
+            "on the new host: datacentered agent join wss://hub.example.net:7272 --token dcj_x"
+        );
+        assert!(join_line(&[], "dcj_x").ends_with("datacentered agent join HUB --token dcj_x"));
+    }
 
     #[test]
     fn tokens_are_listed_without_secrets() {

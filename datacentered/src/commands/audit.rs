@@ -13,7 +13,7 @@ use crate::args::access::Audit;
 use crate::connect;
 use crate::failure::Result;
 use crate::text::ago;
-use crate::text::clean::{clean, shorten};
+use crate::text::clean::clean;
 use crate::ui::{Ui, table};
 
 /// How often `--follow` looks for new entries.
@@ -37,7 +37,7 @@ async fn list(ui: Ui, client: &Client, limit: u32, follow: bool) -> Result<()> {
         if page.entries.is_empty() {
             return Ok(());
         }
-        return ui.line(&entries(&page.entries, connect::now()));
+        return ui.line(&entries(ui, &page.entries, connect::now()));
     }
     loop {
         for entry in &page.entries {
@@ -55,15 +55,15 @@ async fn list(ui: Ui, client: &Client, limit: u32, follow: bool) -> Result<()> {
     }
 }
 
-fn entries(entries: &[wire::AuditEntry], now: Timestamp) -> String {
+fn entries(ui: Ui, entries: &[wire::AuditEntry], now: Timestamp) -> String {
     let rows = entries.iter().map(|entry| {
         [
             ago::human(entry.at, now),
             clean(&entry.by),
             clean(&entry.from),
             clean(&entry.operation),
-            shorten(&entry.object, 40),
-            shorten(&entry.hosts.join(" "), 30),
+            ui.cell(&entry.object, 40),
+            ui.cell(&entry.hosts.join(" "), 30),
             outcome(entry),
         ]
     });

@@ -18,7 +18,7 @@ use crate::failure::{Failure, Result};
 use crate::text::clean::clean;
 use crate::ui::state::StateLine;
 use crate::ui::writer::{Stream, Writer};
-use crate::ui::{self, Ui, table};
+use crate::ui::{self, Ui, connection, table};
 
 /// `call OPERATION [JSON]`.
 pub(crate) async fn run(ui: Ui, global: &Global, call: Call) -> Result<()> {
@@ -34,7 +34,7 @@ async fn make(ui: Ui, client: &Client, operation: &str, mut params: Map<String, 
         complete(spec, &mut params, &client.clock().key().to_string());
     }
     match spec.map(|spec| spec.effect) {
-        Some(Effect::Items) => items(client, operation, params).await,
+        Some(Effect::Items) => items(ui, client, operation, params).await,
         Some(Effect::Bytes | Effect::Upload) => {
             Err(Failure::usage(format!("{operation} is a stream of bytes, which has a command of its own"))
                 .hint("run.output: 'datacentered run attach'; run.input: 'datacentered run -i'; hub.backup: 'datacentered hub backup'"))
@@ -57,7 +57,7 @@ fn complete(spec: &OperationSpec, params: &mut Map<String, Value>, key: &str) {
     }
 }
 
-async fn items(client: &Client, operation: &str, params: Map<String, Value>) -> Result<()> {
+async fn items(ui: Ui, client: &Client, operation: &str, params: Map<String, Value>) -> Result<()> {
     let from = params.get("cursor").and_then(Value::as_str).map(str::parse::<Cursor>).transpose();
     let from = from.map_err(|error| Failure::usage(format!("the parameter 'cursor' is {error}")))?;
     let mut stream = client.items_raw(operation, from, move |cursor, open: StreamOpen| {
@@ -69,7 +69,9 @@ async fn items(client: &Client, operation: &str, params: Map<String, Value>) -> 
         };
         rpc::raw(&params)
     });
-    let writer = Writer::start(StateLine::hidden())?;
+    let state = StateLine::hidden();
+    let writer = Writer::start(state.clone())?;
+    let mut telling = std::pin::pin!(connection::tell(ui, &state, client));
     let ended: Result<()> = loop {
         tokio::select! {
             event = stream.next() => {
@@ -84,6 +86,7 @@ async fn items(client: &Client, operation: &str, params: Map<String, Value>) -> 
                     break Ok(());
                 }
             }
+            never = &mut telling => match never {},
             _ = tokio::signal::ctrl_c() => break Ok(()),
         }
     };

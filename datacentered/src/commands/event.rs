@@ -30,7 +30,7 @@ async fn follow(ui: Ui, client: &Client, from: Option<From>, kinds: Vec<String>)
         wire::WatchParams { from_start: from == Some(From::Start), cursor, kinds: kinds.clone(), stream }
     });
     let json = ui.json();
-    watch::print(ui, &mut stream, |event| {
+    watch::print(ui, client, &mut stream, |event| {
         let ItemEvent::Item { cursor, value } = event else { return Ok(None) };
         if json {
             let line = json!({"cursor": cursor, "at": value.at, "kind": value.kind, "about": value.about,

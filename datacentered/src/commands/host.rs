@@ -14,7 +14,7 @@ use crate::args::Global;
 use crate::args::host::Host;
 use crate::connect;
 use crate::failure::{Failure, Result};
-use crate::text::clean::{clean, shorten};
+use crate::text::clean::clean;
 use crate::text::pairs::LabelChange;
 use crate::text::{ago, size};
 use crate::ui::{self, Ui, table};
@@ -67,7 +67,7 @@ async fn act(ui: Ui, client: &Client, command: Host) -> Result<()> {
                 stream,
             });
             let json = ui.json();
-            watch::print(ui, &mut stream, |event| {
+            watch::print(ui, client, &mut stream, |event| {
                 let ItemEvent::Item { value, .. } = event else { return Ok(None) };
                 if json {
                     return ui::encode_line(&value).map(Some);
@@ -96,24 +96,24 @@ async fn list(ui: Ui, client: &Client, on: Vec<String>) -> Result<()> {
         ui.document(&hosts)?;
     } else if !hosts.is_empty() {
         let now = connect::now();
-        ui.line(&overview(&hosts, now))?;
+        ui.line(&overview(ui, &hosts, now))?;
     }
     if hosts.is_empty() && selected {
         return Err(Failure::usage("no host matches").hint("'datacentered host list' shows all of them"));
     }
-    if hosts.is_empty() && ui.err_terminal && !ui.json() {
-        ui.message("no host has joined yet; make a token with 'datacentered token create --join'");
+    if hosts.is_empty() {
+        ui.advice("no hosts yet: datacentered token create --join");
     }
     Ok(())
 }
 
-fn overview(hosts: &[wire::Host], now: Timestamp) -> String {
+fn overview(ui: Ui, hosts: &[wire::Host], now: Timestamp) -> String {
     let rows = hosts.iter().map(|host| {
         [
             clean(&host.name),
             state(host),
             host.since.map(|since| ago::human(since, now)).unwrap_or_default(),
-            shorten(system(&host.facts), 28),
+            ui.cell(system(&host.facts), 28),
             if host.facts.cpus == 0 { String::new() } else { host.facts.cpus.to_string() },
             if host.facts.memory_bytes == 0 { String::new() } else { size::human(host.facts.memory_bytes) },
             labels(host),
@@ -186,12 +186,14 @@ fn details(host: &wire::Host, now: Timestamp) -> String {
 }
 
 fn link(link: &wire::LinkQuality) -> String {
+    let round_trip = match link.rtt_us {
+        // Not measured yet.
+        0 => "unknown".to_owned(),
+        micros => format!("{:.1} ms", micros as f64 / 1000.0),
+    };
     clean(&format!(
-        "from {}, round trip {:.1} ms, clock {:+} ms, lost {} times",
-        link.peer,
-        link.rtt_us as f64 / 1000.0,
-        link.clock_skew_ms,
-        link.losses
+        "from {}, round trip {round_trip}, clock {:+} ms, lost {} times",
+        link.peer, link.clock_skew_ms, link.losses
     ))
 }
 
@@ -214,6 +216,7 @@ fn change(item: &wire::WatchItem, now: Timestamp) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Format;
     use datacentered_proto::HostId;
 
     fn host(name: &str, online: bool) -> wire::Host {
@@ -251,13 +254,25 @@ mod tests {
     #[test]
     fn the_table_and_the_details() {
         let now = Timestamp::from_millis(1_700_000_200_000);
-        insta::assert_snapshot!("host_table", overview(&[host("web1", true), host("db1", false)], now));
+        let ui = Ui { format: Format::Table, out_terminal: true, err_terminal: false };
+        let hosts = [host("web1", true), host("db1", false)];
+        insta::assert_snapshot!("host_table", overview(ui, &hosts, now));
+        let file = overview(Ui { out_terminal: false, ..ui }, &hosts, now);
+        assert!(file.contains("Debian GNU/Linux 12 (bookworm)"), "{file}");
         insta::assert_snapshot!("host_details", details(&host("web1", true), now));
     }
 
     #[test]
+    fn a_round_trip_that_was_not_measured_is_unknown() {
+        let mut host = host("web1", true);
+        host.link.as_mut().expect("a link").rtt_us = 0;
+        assert!(details(&host, Timestamp::EPOCH).contains("round trip unknown"));
+    }
+
+    #[test]
     fn a_name_cannot_paint_the_terminal() {
-        let text = overview(&[host("a\x1b]0;owned\x07", true)], Timestamp::EPOCH);
+        let ui = Ui { format: Format::Table, out_terminal: false, err_terminal: false };
+        let text = overview(ui, &[host("a\x1b]0;owned\x07", true)], Timestamp::EPOCH);
         assert!(!text.contains(['\x1b', '\x07']));
     }
 }

@@ -50,7 +50,11 @@ fn text(status: &StatusReply, now: Timestamp) -> String {
 }
 
 /// `hub backup FILE`.
-pub(crate) async fn backup(ui: Ui, global: &Global, file: PathBuf) -> Result<()> {
+pub(crate) async fn backup(ui: Ui, global: &Global, file: PathBuf, force: bool) -> Result<()> {
+    if !force && file.as_os_str() != "-" && file.symlink_metadata().is_ok() {
+        return Err(Failure::usage(format!("{} exists already", file.display()))
+            .hint("give another name, or --force to replace it"));
+    }
     let client = connect::connect(global).await?;
     let saved = if file.as_os_str() == "-" {
         copy(&client, &mut io::stdout().lock()).await

@@ -1,6 +1,8 @@
 //! `login` and `logout`.
 
-use datacentered_client::{Client, ClientConfig, Fingerprint, HubUrl, Secret, Trust, probe_fingerprint};
+use datacentered_client::{
+    Client, ClientConfig, Error, Fingerprint, HubUrl, Secret, Trust, probe_fingerprint,
+};
 use datacentered_proto::operations::{SessionLogin, SessionLogout, SessionSetup, SessionWhoami};
 use datacentered_proto::ops::NoParams;
 use datacentered_proto::ops::session::{LoginParams, LogoutParams, SetupParams, Subject};
@@ -90,9 +92,19 @@ async fn trusted_key(ui: Ui, global: &Global, urls: &[HubUrl]) -> Result<Option<
     }
 }
 
+/// Connects to a hub that is about to be trusted: nobody is told to log in who does so already.
+async fn connect_to_login(config: ClientConfig) -> Result<Client> {
+    Client::connect(config).await.map_err(|error| match error {
+        Error::UntrustedKey { .. } => Failure::from(error).hint(
+            "compare --fingerprint with the \"web key\" that 'datacentered hub status' shows on the hub's machine",
+        ),
+        _ => error.into(),
+    })
+}
+
 async fn with_token(mut config: ClientConfig, token: String) -> Result<(String, Option<String>)> {
     config.token = Some(Secret::new(token.clone()));
-    let client = Client::connect(config).await?;
+    let client = connect_to_login(config).await?;
     let whoami = client.call::<SessionWhoami>(&NoParams {}).await.map_err(Failure::from);
     let account = match connect::finish(client, whoami).await?.subject {
         Subject::User { name, .. } => Some(name),
@@ -118,7 +130,7 @@ async fn with_password(
         None => secret::ask("Account: ")?,
     };
     let password = secret::password(login.password.as_deref(), "Password", setup.is_some())?;
-    let client = Client::connect(config).await?;
+    let client = connect_to_login(config).await?;
     let key = client.clock().key();
     let reply = match setup {
         Some(secret) => client.call::<SessionSetup>(&SetupParams { key, secret, name, password }).await,
@@ -163,6 +175,14 @@ pub(crate) async fn logout(ui: Ui, global: &Global) -> Result<()> {
     }
     contexts.save(&path)?;
     ui.reply(&serde_json::json!({"context": name}), || format!("logged out of '{name}'"))
+}
+
+/// `whoami`.
+pub(crate) async fn whoami(ui: Ui, global: &Global) -> Result<()> {
+    let client = connect::connect(global).await?;
+    let reply = client.call::<SessionWhoami>(&NoParams {}).await.map_err(Failure::from);
+    let reply = connect::finish(client, reply).await?;
+    ui.reply(&reply, || describe(&reply.subject))
 }
 
 #[cfg(test)]

@@ -44,6 +44,15 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(LONGEST_MS)
 }
 
+/// A duration for a person: in whole minutes where it has some, else in seconds.
+pub(crate) fn human(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds >= 60 && seconds % 60 == 0 => format!("{} min", seconds / 60),
+        0 => format!("{} ms", duration.as_millis()),
+        seconds => format!("{seconds} s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +79,13 @@ mod tests {
         for text in ["", "5", "s", "-5s", "1.5h", "5 s", "5x", "9999999999999999999s", "200000d", "1h30"] {
             assert_eq!(parse(text), Err(NotADuration), "{text}");
         }
+    }
+
+    #[test]
+    fn for_people() {
+        let told = [600, 90, 5].map(|seconds| human(Duration::from_secs(seconds)));
+        assert_eq!(told, ["10 min", "90 s", "5 s"]);
+        assert_eq!(human(Duration::from_millis(300)), "300 ms");
     }
 
     proptest! {

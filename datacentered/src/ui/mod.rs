@@ -1,5 +1,6 @@
 //! The one place where anything is printed: data on standard output, our messages on standard error.
 
+pub(crate) mod connection;
 pub(crate) mod state;
 pub(crate) mod table;
 pub(crate) mod writer;
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 use crate::args::Format;
 use crate::failure::{Failure, Result};
+use crate::text::clean::{clean, shorten};
 
 /// How and where this process prints.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +68,18 @@ impl Ui {
     #[expect(clippy::unused_self, reason = "only who was handed the user interface prints")]
     pub(crate) fn message(self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// What a person may want to do next, where one reads along.
+    pub(crate) fn advice(self, text: &str) {
+        if self.err_terminal && !self.json() {
+            self.message(text);
+        }
+    }
+
+    /// A cell of a table: cut where it would be too wide for a terminal, whole for everything else.
+    pub(crate) fn cell(self, text: &str, width: usize) -> String {
+        if self.out_terminal { shorten(text, width) } else { clean(text) }
     }
 
     /// Why the command did not go well.

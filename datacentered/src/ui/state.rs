@@ -17,7 +17,7 @@ impl StateLine {
             return Self(None);
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}{wide_msg}") {
             bar.set_style(style);
         }
         Self(Some(bar))
@@ -38,6 +38,14 @@ impl StateLine {
         if let Some(bar) = &self.0 {
             bar.enable_steady_tick(Duration::from_millis(125));
             bar.set_message(text);
+        }
+    }
+
+    /// Says what is in the way, before how things stand; nothing any more where it is empty.
+    pub(crate) fn set_trouble(&self, text: &'static str) {
+        if let Some(bar) = &self.0 {
+            bar.enable_steady_tick(Duration::from_millis(125));
+            bar.set_prefix(text);
         }
     }
 

@@ -1,13 +1,27 @@
 //! Tables that fit the terminal.
 
 use comfy_table::{ContentArrangement, Table, presets};
+use rustix::termios;
+
+/// Narrower than this, wrapped cells are harder to read than lines that the terminal wraps.
+const NARROWEST: u16 = 40;
 
 /// A table with a header and no lines, as wide as the terminal at most; as wide as it needs where there is none.
 pub(crate) fn table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
-    layout(header, rows, None)
+    layout(header, rows, terminal_width())
+}
+
+/// The width of the terminal on standard output. One that does not know its width, or says nonsense, has none.
+fn terminal_width() -> Option<u16> {
+    let size = termios::tcgetwinsize(rustix::stdio::stdout()).ok()?;
+    plausible(size.ws_col)
+}
+
+fn plausible(width: u16) -> Option<u16> {
+    (width >= NARROWEST).then_some(width)
 }
 
 fn layout<const N: usize>(
@@ -18,6 +32,8 @@ fn layout<const N: usize>(
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
+        // The width is ours to find out.
+        .force_no_tty()
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header);
     table.add_rows(rows);
@@ -62,6 +78,11 @@ mod tests {
         let text = layout(["NAME", "STATE"], rows(), Some(30));
         assert!(text.lines().all(|line| line.chars().count() <= 30), "{text}");
         assert!(text.lines().count() > 3);
+    }
+
+    #[test]
+    fn widths_that_make_no_sense_are_unknown() {
+        assert_eq!([0, 1, 39, 40, 200].map(plausible), [None, None, None, Some(40), Some(200)]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::process::tree::{self, Stat};
 const KILL_ROUNDS: u32 = 1000;
 
 /// Age from which an empty group is nobody's any more.
-const SWEEP_AFTER: Duration = Duration::from_secs(600);
+const SWEEP_AFTER: Duration = Duration::from_mins(10);
 
 /// Which control groups the agent may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

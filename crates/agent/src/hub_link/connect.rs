@@ -68,7 +68,7 @@ impl Failure {
         };
         let message = match kind {
             FailureKind::Draining => "the hub goes down in good order and said when to come back".to_owned(),
-            _ => clean(&reason.to_string(), MAX_QUOTED),
+            _ => why_lost(reason),
         };
         Self { was_up: true, ..Self::new(kind, message) }
     }
@@ -83,20 +83,20 @@ impl Failure {
         if let Some(source) = std::error::Error::source(error) {
             message = format!("{message} ({source})");
         }
-        Self::new(kind, clean(&message, 2 * MAX_QUOTED))
+        Self::new(kind, clean(&without_manual(&message), 2 * MAX_QUOTED))
     }
 
     /// The hub did not greet back.
     fn hello(error: &Error) -> Self {
-        let quoted = clean(&error.message, MAX_QUOTED);
+        let quoted = clean(&without_manual(&error.message), MAX_QUOTED);
         let revoked = error.details.as_ref().is_some_and(|details| details["reason"] == "revoked");
         let (kind, message) = match error.code {
             Code::Unauthenticated | Code::Forbidden if revoked => (
                 FailureKind::Revoked,
-                format!(
-                    "the hub has revoked this host's key: {quoted}. To bring the host back, stop the agent, remove the \
-                     `agent` directory in its data directory, and join again with a new token"
-                ),
+                // Not what the hub says about it, which is advice of its own for the same.
+                "the hub has revoked this host's key. To bring the host back, stop the agent, remove the `agent` \
+                 directory in its data directory, and join again with a new token"
+                    .to_owned(),
             ),
             Code::Unauthenticated | Code::Forbidden => {
                 (FailureKind::Refused, format!("the hub refuses this host: {quoted}"))
@@ -113,6 +113,39 @@ impl Failure {
         };
         Self { retry_after: error.retry_after_ms.map(Duration::from_millis), ..Self::new(kind, message) }
     }
+}
+
+/// How it is said that a connection ended without a word; in which layer is of no interest to the people who read it.
+const CUT: &str = "the connection was cut";
+
+/// Why a link that was up is over, for a person.
+fn why_lost(reason: &CloseReason) -> String {
+    if let CloseReason::Lost { detail } = reason {
+        let lower = detail.to_lowercase();
+        let without_a_word = [
+            "close_notify",
+            "unexpected eof",
+            "unexpected-eof",
+            "unexpected end of file",
+            "closing handshake",
+        ];
+        if without_a_word.iter().any(|words| lower.contains(words)) {
+            return CUT.to_owned();
+        }
+    }
+    clean(&without_manual(&reason.to_string()), MAX_QUOTED)
+}
+
+/// Without what rustls adds about its own manual.
+fn without_manual(text: &str) -> String {
+    const EOF: &str = "peer closed connection without sending TLS close_notify";
+    let mut text = text.replace(EOF, CUT);
+    while let Some(at) = text.find("https://docs.rs/") {
+        let length = text[at..].find([' ', ')', ',', ';']).unwrap_or(text.len() - at);
+        let begin = text[..at].trim_end_matches([' ', ':', '(']).len();
+        text.replace_range(begin..at + length, "");
+    }
+    text
 }
 
 /// A link that is up, and the hub's greeting.
@@ -219,6 +252,38 @@ mod tests {
     fn what_the_hub_says_is_shown_without_control_characters() {
         let failure = Failure::hello(&Error::forbidden("a\x1b[2Jb\nc"));
         assert!(!failure.message.contains(['\x1b', '\n']), "{}", failure.message);
+    }
+
+    #[test]
+    fn a_cut_is_said_without_the_manual_of_a_library() {
+        let manual = "peer closed connection without sending TLS close_notify: \
+                      https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
+        for detail in [
+            manual.to_owned(),
+            format!("IO error: {manual}"),
+            "WebSocket protocol error: Connection reset without closing handshake".to_owned(),
+        ] {
+            assert_eq!(
+                Failure::ended(&CloseReason::Lost { detail }, false).message,
+                "the connection was cut"
+            );
+        }
+        let reset = Failure::ended(&CloseReason::Lost { detail: "Connection reset by peer".into() }, false);
+        assert_eq!(reset.message, "the connection broke: Connection reset by peer");
+        let dialled = without_manual(&format!("cannot reach h:1 ({manual}); look at it"));
+        assert_eq!(dialled, "cannot reach h:1 (the connection was cut); look at it");
+    }
+
+    #[test]
+    fn a_revoked_host_gets_one_recipe() {
+        let error = Error::forbidden("revoked; enrol it again")
+            .with_details(serde_json::json!({"reason": "revoked"}));
+        let message = Failure::hello(&error).message;
+        assert_eq!(
+            (message.matches("again").count(), message.matches("revoked").count()),
+            (1, 1),
+            "{message}"
+        );
     }
 
     #[test]

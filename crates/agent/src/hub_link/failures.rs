@@ -77,8 +77,17 @@ pub(super) struct FailureLog {
 }
 
 impl FailureLog {
-    /// Counts a failure and decides what to say about it.
-    pub(super) fn failed(&mut self, kind: FailureKind, now: Instant, summary_every: Duration) -> Say {
+    /// Counts a failure and decides what to say about it. The loss of a link that was up is always news.
+    pub(super) fn failed(
+        &mut self,
+        kind: FailureKind,
+        was_up: bool,
+        now: Instant,
+        summary_every: Duration,
+    ) -> Say {
+        if was_up {
+            *self = Self::default();
+        }
         self.attempts += 1;
         let since = *self.since.get_or_insert(now);
         if !self.seen.contains(&kind) {
@@ -93,17 +102,6 @@ impl FailureLog {
         self.last_said = Some(now);
         Say::Summary { attempts: self.attempts, down_for: now.duration_since(since) }
     }
-
-    /// Whether the link comes up and breaks again and again, so that each time is no news.
-    pub(super) fn is_flapping(&self) -> bool {
-        self.seen.iter().any(|kind| matches!(kind, FailureKind::LinkLost | FailureKind::Closed))
-            && self.attempts > 2
-    }
-
-    /// The link is up and has held: the next failure is news again.
-    pub(super) fn up(&mut self) {
-        *self = Self::default();
-    }
 }
 
 #[cfg(test)]
@@ -116,15 +114,19 @@ mod tests {
     fn each_kind_once_then_a_summary_a_minute() {
         let (mut log, start) = (FailureLog::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(log.failed(FailureKind::LinkLost, at(0), MINUTE), Say::InFull);
-        assert_eq!(log.failed(FailureKind::Unreachable, at(1), MINUTE), Say::InFull);
-        assert_eq!(log.failed(FailureKind::Unreachable, at(2), MINUTE), Say::Nothing);
-        assert_eq!(log.failed(FailureKind::LinkLost, at(60), MINUTE), Say::Nothing);
-        let summary = Say::Summary { attempts: 5, down_for: Duration::from_secs(61) };
-        assert_eq!(log.failed(FailureKind::Unreachable, at(61), MINUTE), summary);
-        assert_eq!(log.failed(FailureKind::Unreachable, at(62), MINUTE), Say::Nothing);
-        log.up();
-        assert_eq!(log.failed(FailureKind::Unreachable, at(63), MINUTE), Say::InFull);
+        let mut failed = |kind, seconds| log.failed(kind, kind == FailureKind::LinkLost, at(seconds), MINUTE);
+        assert_eq!(failed(FailureKind::LinkLost, 0), Say::InFull);
+        assert_eq!(failed(FailureKind::Unreachable, 1), Say::InFull);
+        assert_eq!(failed(FailureKind::Unreachable, 2), Say::Nothing);
+        assert_eq!(failed(FailureKind::Unavailable, 3), Say::InFull);
+        assert_eq!(failed(FailureKind::Unreachable, 62), Say::Nothing);
+        let summary = Say::Summary { attempts: 6, down_for: Duration::from_secs(63) };
+        assert_eq!(failed(FailureKind::Unreachable, 63), summary);
+        assert_eq!(failed(FailureKind::Unreachable, 64), Say::Nothing);
+        // Up in between, and lost again: that is said each time, and what follows is news again.
+        assert_eq!(failed(FailureKind::LinkLost, 65), Say::InFull);
+        assert_eq!(failed(FailureKind::Unreachable, 66), Say::InFull);
+        assert_eq!(failed(FailureKind::LinkLost, 67), Say::InFull);
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub struct HubLink {
     facts: FactsReport,
     backoff: Backoff,
     failures: FailureLog,
+    /// This process has had a link.
+    was_connected: bool,
     /// The hub's epoch at the last hello: a restored hub has forgotten what it answered since its backup.
     epoch: Option<String>,
 }
@@ -100,6 +102,7 @@ impl HubLink {
             facts: FactsReport::new(settings.facts.clone(), jobs.boot_id()),
             backoff: Backoff::new(settings.reconnect.clone()),
             failures: FailureLog::default(),
+            was_connected: false,
             epoch: None,
             settings,
             hubs,
@@ -199,17 +202,15 @@ impl HubLink {
             Subject::Host { name, .. } => name.as_str(),
             _ => "",
         };
-        if self.failures.is_flapping() {
-            tracing::debug!(%hub, name, hub_version = hello.version, "connected");
-        } else {
-            tracing::info!(%hub, name, hub_version = hello.version, "connected");
-        }
+        let again = if std::mem::replace(&mut self.was_connected, true) { " again" } else { "" };
+        tracing::info!(%hub, name, hub_version = hello.version, "connected{again}");
         self.announcer.tell(&Announcement::Connected { hub: hub.to_string(), name: name.to_owned() });
         if self.epoch.as_ref() != Some(&hello.epoch) {
             // A hub that is new to this process, or was restored: it hears of every job once.
             self.reports.tell_all();
             self.epoch = Some(hello.epoch.clone());
         }
+        self.reports.greeted();
     }
 
     /// What goes on while the link is up; none where this side ended it because the agent stops.
@@ -246,10 +247,6 @@ impl HubLink {
             self.backoff.set_retry_after(after);
         }
         let wait = self.backoff.next(self.clock.boot(), self.clock.random());
-        if self.backoff.failures() <= 1 {
-            // The backoff has begun anew, because the link had held.
-            self.failures.up();
-        }
         if hopeless {
             return wait.max(self.settings.hub.refused_retry());
         }
@@ -259,24 +256,48 @@ impl HubLink {
     fn tell_failure(&mut self, hub: &HubUrl, failure: &Failure, wait: Duration) {
         let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let reason = failure.kind.as_str();
-        match self.failures.failed(failure.kind, Instant::now(), self.settings.hub.summary_every()) {
+        let what = if failure.was_up { "the link to the hub is down" } else { "not connected" };
+        let (why, next) = (&failure.message, next_try(wait));
+        let every = self.settings.hub.summary_every();
+        match self.failures.failed(failure.kind, failure.was_up, Instant::now(), every) {
             Say::InFull if failure.kind.needs_a_person() => {
-                tracing::error!(%hub, reason, retry_ms, "not connected: {}", failure.message);
+                tracing::error!(%hub, reason, retry_ms, "{what}: {why}; {next}");
             }
             Say::InFull if failure.kind == FailureKind::Draining => {
-                tracing::info!(%hub, reason, retry_ms, "not connected: {}", failure.message);
+                tracing::info!(%hub, reason, retry_ms, "{what}: {why}; {next}");
             }
-            Say::InFull => tracing::warn!(%hub, reason, retry_ms, "not connected: {}", failure.message),
+            Say::InFull => tracing::warn!(%hub, reason, retry_ms, "{what}: {why}; {next}"),
             Say::Summary { attempts, down_for } => tracing::warn!(
                 %hub, reason, retry_ms, attempts, reports_waiting = self.reports.waiting(),
-                "still not connected after {} s: {}", down_for.as_secs(), failure.message
+                "still not connected after {} s: {why}; {next}", down_for.as_secs()
             ),
-            Say::Nothing => tracing::debug!(%hub, reason, retry_ms, "not connected: {}", failure.message),
+            Say::Nothing => tracing::debug!(%hub, reason, retry_ms, "{what}: {why}; {next}"),
         }
         self.announcer.tell(&Announcement::Disconnected {
             reason,
             message: failure.message.clone(),
             retry_ms,
         });
+    }
+}
+
+/// When the next attempt comes, for a person.
+fn next_try(wait: Duration) -> String {
+    match wait.as_millis() {
+        0 => "trying again now".to_owned(),
+        millis if millis < 10_000 => format!("trying again in {}.{} s", millis / 1000, millis % 1000 / 100),
+        millis => format!("trying again in {} s", millis / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_attempt_is_said_in_seconds() {
+        assert_eq!(next_try(Duration::ZERO), "trying again now");
+        assert_eq!(next_try(Duration::from_millis(1250)), "trying again in 1.2 s");
+        assert_eq!(next_try(Duration::from_mins(5)), "trying again in 300 s");
     }
 }

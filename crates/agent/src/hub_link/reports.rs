@@ -1,5 +1,6 @@
 //! Forwards every change of a job to the hub, until the hub has answered.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,9 @@ pub(super) struct Reports {
     jobs: Arc<Jobs>,
     changes: Changes,
     pending: Pending,
+    /// Jobs that the hub says it does not know. It may adopt them after a restore, so that they are told again at the
+    /// next greeting. Bounded by the number of jobs that the host holds, as released ones are dropped there.
+    unknown: BTreeSet<JobId>,
     most: usize,
     answer_timeout: Duration,
     retry: Duration,
@@ -36,6 +40,7 @@ impl Reports {
             changes: jobs.changes(),
             jobs,
             pending: Pending::default(),
+            unknown: BTreeSet::new(),
             most: config.reports_in_flight,
             answer_timeout: config.answer_timeout(),
             retry: config.report_retry(),
@@ -55,6 +60,13 @@ impl Reports {
         }
     }
 
+    /// The hub greeted: what it did not know the last time, it may know now.
+    pub(super) fn greeted(&mut self) {
+        for job in std::mem::take(&mut self.unknown) {
+            self.pending.changed(job);
+        }
+    }
+
     /// How many jobs the hub has yet to be told about, as far as their changes have been looked at.
     pub(super) fn waiting(&self) -> usize {
         self.pending.len()
@@ -71,9 +83,12 @@ impl Reports {
         loop {
             while let Some(job) = self.pending.next(Instant::now(), self.most) {
                 // The newest state, read when there is room to send it.
-                match self.jobs.report(job) {
-                    Some(report) => in_flight.push(tell(link, report, self.answer_timeout)),
-                    None => self.pending.answered(job),
+                if let Some(report) = self.jobs.report(job) {
+                    in_flight.push(tell(link, report, self.answer_timeout));
+                } else {
+                    // Released meanwhile: the hub is through with it.
+                    self.unknown.remove(&job);
+                    self.pending.answered(job);
                 }
             }
             let wake_at = self.pending.wake_at();
@@ -86,7 +101,16 @@ impl Reports {
     }
 
     fn told(&mut self, job: JobId, result: Result<(), Error>) {
-        let Err(error) = result else { return self.pending.answered(job) };
+        let Err(error) = result else {
+            self.unknown.remove(&job);
+            return self.pending.answered(job);
+        };
+        if error.code == Code::NotFound {
+            if self.unknown.insert(job) {
+                tracing::warn!(%job, %error, "the hub does not know a job of this host; it is told again at the next connection");
+            }
+            return self.pending.answered(job);
+        }
         if is_final(error.code) {
             // Repeating it cannot help; the hub sees the job in its list until it releases it.
             tracing::warn!(%job, code = %error.code, %error, "the hub refuses the report of a job");
@@ -99,11 +123,13 @@ impl Reports {
     }
 }
 
-/// Whether the same report will be refused again.
+/// Whether the same report will be refused again, by this hub and by a later one.
 fn is_final(code: Code) -> bool {
     match code {
-        Code::Invalid | Code::NotFound | Code::Conflict | Code::Forbidden | Code::TooLarge => true,
-        Code::Unauthenticated
+        Code::Invalid | Code::Conflict | Code::Forbidden | Code::TooLarge => true,
+        // A hub that adopts the job (after a restore) takes it then.
+        Code::NotFound
+        | Code::Unauthenticated
         | Code::Offline
         | Code::Limited
         | Code::Unavailable

@@ -67,7 +67,7 @@ impl Shared {
     pub(super) async fn offer(self: Arc<Self>, offer: Offer) -> Result<JobReport, Error> {
         self.check(&offer)?;
         match self.claim(offer.job).await {
-            Claimed::Known(job) => Ok(job.report()),
+            Claimed::Known(job) => Ok(self.report(&job)),
             Claimed::Claim(claim) => {
                 let shared = Arc::clone(&self);
                 self.whole(async move { shared.admit(claim, offer).await }).await
@@ -156,7 +156,7 @@ impl Shared {
             let supervisor = Supervisor { shared, job: Arc::clone(&job), commands, starts: 1 };
             self.tasks.spawn(supervisor.run(shim, None));
         }
-        Ok(job.report())
+        Ok(self.report(&job))
     }
 
     /// A job that ends where it begins: the journal itself has its outcome.
@@ -168,7 +168,7 @@ impl Shared {
         self.insert(Arc::clone(&job));
         drop(claim);
         self.changes.publish(job.id);
-        Ok(job.report())
+        Ok(self.report(&job))
     }
 
     /// Slots bound the accepted jobs; this bounds the table, refusals and tombstones included.
@@ -208,6 +208,6 @@ impl Shared {
             self.changes.publish(job.id);
         }
         job.nudge(Command::Cancel);
-        Ok(job.report())
+        Ok(self.report(&job))
     }
 }

@@ -14,7 +14,8 @@ use crate::cgroup;
 /// The subcommand under which the agent's binaries call [`crate::shim::main`].
 pub const SHIM_SUBCOMMAND: &str = "shim";
 
-/// The host's last word: the policy line that forbids an offer, if one does.
+/// The host's last word: why it does not take an offer, where it does not. For the programs that embed this library;
+/// the agent itself refuses nothing in this way.
 #[derive(Clone)]
 pub struct Refuse(Arc<Decide>);
 
@@ -63,6 +64,8 @@ pub struct JobsConfig {
     pub drain_after_exit: Duration,
     /// Which control groups to use.
     pub cgroups: cgroup::Choice,
+    /// Soft limit of open files for commands, where it is not the agent's own.
+    pub command_files: Option<u64>,
     /// What the host does not take.
     pub refuse: Refuse,
 }
@@ -81,6 +84,7 @@ impl JobsConfig {
             max_spool: 4 << 30,
             drain_after_exit: Duration::from_secs(2),
             cgroups: cgroup::Choice::Auto,
+            command_files: None,
             refuse: Refuse::nothing(),
         }
     }

@@ -244,8 +244,8 @@ impl Job {
         answer.await.map_err(|_| away())
     }
 
-    /// The report for the hub.
-    pub(super) fn report(&self) -> JobReport {
+    /// The report for the hub, with how far the journal is.
+    pub(super) fn report(&self, high_water: u64) -> JobReport {
         let facts = self.facts();
         let outcome = facts.decided.clone().or_else(|| facts.end.as_ref().map(|end| end.outcome.clone()));
         let state = match (&outcome, &facts.started) {
@@ -266,6 +266,7 @@ impl Job {
             stdout_bytes,
             stderr_bytes,
             stdin_bytes: facts.stdin_length.max(facts.end.as_ref().map_or(0, |end| end.stdin_bytes)),
+            high_water,
         }
     }
 }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use datacentered_link::clock::Clock;
 use datacentered_proto::ops::job::{JobReport, ListReply, Offer};
-use datacentered_proto::{Error, JobId, JobState, RunId};
+use datacentered_proto::{Error, JobId, RunId};
 
 pub use changes::Changes;
 pub use config::{JobsConfig, Refuse, SHIM_SUBCOMMAND};
@@ -83,7 +83,7 @@ impl Jobs {
     /// # Errors
     /// `invalid` for a command that can never be executed, `too_large`, `conflict` for another incarnation, `limited`
     /// with [`JobsConfig::max_jobs`] not released, `unavailable` where the journal cannot be written. What the host
-    /// itself decides (policy, a full disk) is no error but an outcome.
+    /// itself decides (a full disk, [`Refuse`]) is no error but an outcome.
     pub async fn offer(&self, offer: Offer) -> Result<JobReport, Error> {
         self.shared.clone().offer(offer).await
     }
@@ -123,12 +123,12 @@ impl Jobs {
 
     /// One job's report.
     pub fn report(&self, job: JobId) -> Option<JobReport> {
-        self.shared.find(job).ok().map(|job| job.report())
+        self.shared.find(job).ok().map(|job| self.shared.report(&job))
     }
 
     /// How many jobs have not ended.
     pub fn active(&self) -> usize {
-        self.shared.all().iter().filter(|job| job.report().state != JobState::Ended).count()
+        self.shared.all().iter().filter(|job| !job.is_ended()).count()
     }
 
     /// What a job was.

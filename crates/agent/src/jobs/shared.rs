@@ -124,6 +124,11 @@ impl Shared {
         self.table().jobs.remove(&job);
     }
 
+    /// A job's report for the hub. The only place where one is made, so that each carries the journal's mark.
+    pub(super) fn report(&self, job: &Job) -> JobReport {
+        job.report(self.journal.high_water())
+    }
+
     pub(super) fn list(&self, after: Option<JobId>, limit: usize) -> ListReply {
         let limit = limit.clamp(1, MAX_PAGE as usize);
         let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -134,7 +139,7 @@ impl Shared {
             .take(limit + 1)
             .map(|(_, job)| job.clone())
             .collect();
-        let jobs: Vec<JobReport> = page.iter().take(limit).map(|job| job.report()).collect();
+        let jobs: Vec<JobReport> = page.iter().take(limit).map(|job| self.report(job)).collect();
         let next = (page.len() > limit).then(|| jobs.last().map(|last| last.job)).flatten();
         ListReply { jobs, next }
     }

@@ -51,6 +51,7 @@ impl Shim {
             spec,
             identity,
             placement: shared.placement.clone(),
+            command_files: shared.config.command_files,
             drain_ms: u64::try_from(shared.config.drain_after_exit.as_millis()).unwrap_or(u64::MAX),
         };
         let prepare = |error: io::Error| Failure::io(Step::Prepare, &error, "(shim)");

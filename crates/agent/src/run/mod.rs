@@ -4,6 +4,7 @@
 
 mod delegation;
 mod error;
+mod files;
 mod notify;
 
 use std::collections::BTreeMap;
@@ -180,6 +181,7 @@ impl Agent {
             );
             jobs.cgroups = cgroup::Choice::Off;
         }
+        jobs.command_files = files::raise();
         let jobs = Arc::new(Jobs::open(jobs, clock.clone(), BootReader::system()).await?);
         let settings = Settings {
             hub: config.hub.clone(),

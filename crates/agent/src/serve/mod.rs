@@ -25,9 +25,12 @@ use crate::range::Range;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServeConfig {
-    /// Most outputs that are read at once.
+    /// Most outputs that are read at once: as many as there may be jobs. One that has nothing to send costs 2 KiB
+    /// and, once its job has written something, an open file; one that sends takes up to 64 KiB for what it
+    /// has read, besides the link's window.
     pub output_streams: usize,
-    /// Most standard inputs that are fed at once.
+    /// Most standard inputs that are fed at once: as many as there may be jobs. One that gets nothing costs
+    /// 1.5 KiB and, once something was fed, an open file; what comes waits in the link's window, on its way to disk.
     pub input_streams: usize,
     /// Size of one page of the list of jobs, in bytes of JSON.
     pub list_page_bytes: usize,
@@ -37,7 +40,7 @@ pub struct ServeConfig {
 
 impl Default for ServeConfig {
     fn default() -> Self {
-        Self { output_streams: 256, input_streams: 64, list_page_bytes: 128 * 1024, list_page_jobs: 1000 }
+        Self { output_streams: 1024, input_streams: 1024, list_page_bytes: 128 * 1024, list_page_jobs: 1000 }
     }
 }
 

@@ -37,6 +37,9 @@ pub struct Launch {
     pub placement: Placement,
     /// How long pipes are drained after the main process has ended, in milliseconds.
     pub drain_ms: u64,
+    /// Soft limit of open files for the command, where it is not what the shim was started with.
+    #[serde(default)]
+    pub command_files: Option<u64>,
 }
 
 /// File names inside a job's directory.

@@ -212,7 +212,7 @@ impl Machine {
                     self.note("home_missing", Some("the user's home cannot be entered; runs in /".into()));
                 }
                 Some(Report::Failed { step, errno, exists }) => {
-                    let mut failure = Failure::at(step, errno, &self.program);
+                    let mut failure = Failure::at(step, errno, &self.subject(step));
                     if exists {
                         failure.why = datacentered_proto::outcome::StartFailure::NotExecutable;
                         failure.detail.push_str(" (the file exists; its interpreter does not)");
@@ -229,6 +229,21 @@ impl Machine {
                     self.executed();
                 }
             }
+        }
+    }
+
+    /// What a step of the start was done to.
+    fn subject(&self, step: Step) -> String {
+        let launch = &self.owned.launch;
+        match step {
+            Step::Directory => {
+                let directory = launch.spec.cwd.as_ref().unwrap_or(&launch.identity.home);
+                let shown = String::from_utf8_lossy(directory.as_bytes());
+                if shown.is_empty() { "''".to_owned() } else { shown.into_owned() }
+            }
+            Step::Identity => format!("({})", launch.identity.name),
+            Step::Limits => format!("of {}", self.program),
+            _ => self.program.clone(),
         }
     }
 

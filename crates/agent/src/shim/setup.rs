@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::connection::{Connection, Listener};
 use super::launch::{Launch, MAX_LAUNCH, VERSION, files};
@@ -71,6 +72,11 @@ pub(super) fn begin() -> io::Result<Option<Begin>> {
         ));
     }
     drop(text);
+    if let Some(soft) = launch.command_files {
+        // A shim needs few itself, so that it lowers its own and the command inherits it.
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum })?;
+    }
 
     let mut connection = Connection::new(socket);
     loop {

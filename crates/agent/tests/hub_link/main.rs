@@ -295,3 +295,34 @@ async fn a_report_is_repeated_until_it_is_answered() {
     assert_eq!(listed.jobs.iter().map(|report| report.job).collect::<Vec<_>>(), [job(1)]);
     agent.stop().await;
 }
+
+#[tokio::test]
+async fn a_job_that_the_hub_does_not_know_is_told_again_at_the_next_greeting() {
+    let (hub, data) = (FakeHub::start().await, data_dir());
+    let agent = Agent::join(options(&hub, data.path()));
+    let link = hub.link(1).await;
+    hub.with(|state| state.report_errors = [Error::not_found("no such job")].into());
+    let run = "0192d3b0-5f7e-7c51-9b0e-222222222222".parse().expect("id");
+    let cancel = CancelParams { job: job(1), run, by: "test".into() };
+    let report = link.call::<JobCancel>(&cancel).await.expect("is cancelled");
+    assert_eq!(report.high_water, 1, "the tombstone is in the journal");
+    hub.until("the refusal", |state| state.report_errors.is_empty().then_some(())).await;
+    // On this link it is not repeated; `report_retry_ms` is 20.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    hub.with(|state| assert!(state.reports.is_empty()));
+
+    // The epoch is the same: nothing else makes the agent tell it again.
+    link.close("comes back");
+    hub.link(2).await;
+    let told = hub.until("the report again", |state| state.reports.last().cloned()).await;
+    assert_eq!((told.job, told.high_water), (job(1), 1));
+
+    // Taken now, so that it is not told a third time.
+    hub.link(2).await.close("comes back");
+    let link = hub.link(3).await;
+    let listed = link.call::<JobList>(&ListParams::default()).await.expect("lists");
+    assert_eq!(listed.jobs.iter().map(|report| report.high_water).collect::<Vec<_>>(), [1]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    hub.with(|state| assert_eq!(state.reports.len(), 1));
+    agent.stop().await;
+}

@@ -181,6 +181,8 @@ pub struct Retention {
     pub runs: usize,
     /// Most jobs kept, those of all runs together.
     pub jobs: usize,
+    /// Most bytes of output kept, that of all runs together.
+    pub output_bytes: u64,
     /// Most events kept.
     pub events: u64,
     /// Most audit entries kept.
@@ -195,6 +197,7 @@ impl Default for Retention {
             run_age_ms: 30 * DAY_MS,
             runs: 20_000,
             jobs: 500_000,
+            output_bytes: 50 << 30,
             events: 1_000_000,
             audit_entries: 5_000_000,
             ended_token_age_ms: 30 * DAY_MS,
@@ -212,6 +215,7 @@ impl Retention {
             ("retention.run_age_ms", self.run_age_ms, DAY_MS, CENTURY_MS),
             ("retention.runs", self.runs as u64, 1, MANY),
             ("retention.jobs", self.jobs as u64, 1, MANY),
+            ("retention.output_bytes", self.output_bytes, 1 << 20, MANY),
             ("retention.events", self.events, 1, MANY),
             ("retention.audit_entries", self.audit_entries, 1, MANY),
             ("retention.ended_token_age_ms", self.ended_token_age_ms, 0, CENTURY_MS),

@@ -85,6 +85,37 @@ impl ChangeCtx {
         hosts: Vec<String>,
         reply: &R,
     ) -> Result<u64, Error> {
+        let audit = self.add_intent(&mut change, object.into(), hosts);
+        self.commit_intended(change, audit, reply).await
+    }
+
+    /// Writes down what is about to be done, for a change whose effects are more than one step.
+    pub async fn intend(&self, object: impl Into<String>, hosts: Vec<String>) -> Result<Intent, Error> {
+        let mut change = self.change();
+        let intent = self.add_intent(&mut change, object.into(), hosts);
+        self.hub.store.commit(change).await?;
+        Ok(intent)
+    }
+
+    fn add_intent(&self, change: &mut Change, object: String, hosts: Vec<String>) -> Intent {
+        let audit = AuditId::from_uuid(self.hub.clock.uuid());
+        if hosts.is_empty() {
+            change.audit(&self.audit_entry(audit, Phase::Intent, &object, hosts));
+        } else {
+            for some in hosts.chunks(AUDIT_HOSTS) {
+                change.audit(&self.audit_entry(audit, Phase::Intent, &object, some.to_vec()));
+            }
+        }
+        Intent { audit, object }
+    }
+
+    /// Commits the last step of what was intended, with the outcome and the reply for its repeats.
+    pub async fn commit_intended<R: Serialize>(
+        &self,
+        mut change: Change,
+        intent: Intent,
+        reply: &R,
+    ) -> Result<u64, Error> {
         let limit = self.hub.config.limits.remembered_replies;
         if self.hub.store.view(|view| view.dedupe.len()) >= limit {
             return Err(Error::limited(format!(
@@ -104,15 +135,22 @@ impl ChangeCtx {
             at: change.at(),
         };
         change.put(&record, Expect::Absent);
-        let audit = AuditId::from_uuid(self.hub.clock.uuid());
-        let object = object.into();
-        change.audit(&self.audit_entry(audit, Phase::Intent, &object, hosts.clone()));
-        let mut outcome = self.audit_entry(audit, Phase::Outcome, &object, hosts);
+        let mut outcome = self.audit_entry(intent.audit, Phase::Outcome, &intent.object, Vec::new());
         outcome.outcome = Some("ok".into());
         change.audit(&outcome);
         self.hub.store.commit(change).await
     }
 }
+
+/// What was written down before it was done.
+#[derive(Debug)]
+pub struct Intent {
+    audit: AuditId,
+    object: String,
+}
+
+/// Host names in one audit entry.
+const AUDIT_HOSTS: usize = 1000;
 
 /// Runs `work` at most once for the caller's key; a repeat gets the first reply.
 pub(super) async fn once<W, F>(ctx: Ctx, work: W, replay: Replay) -> Result<Box<RawValue>, Error>
@@ -135,11 +173,18 @@ where
             // The same call may have been under way twice; then the other one's reply is ours.
             match remembered(&ctx, replay)? {
                 Some(first) => Ok(first),
-                None => Err(error),
+                None => Err(failed(&ctx, error).await),
             }
         }
+        Err(error) => Err(failed(&ctx, error).await),
         result => result,
     }
+}
+
+/// A change that came to nothing is in the audit too.
+async fn failed(ctx: &ChangeCtx, error: Error) -> Error {
+    audit_refusal(ctx, &error).await;
+    error
 }
 
 /// Strangers share no scope: theirs is their address.
@@ -189,11 +234,14 @@ fn remembered(ctx: &ChangeCtx, replay: Replay) -> Result<Option<Box<RawValue>>, 
     datacentered_proto::rpc::raw(&reply).map(Some)
 }
 
-/// Writes down that a change was not allowed. Strangers are only counted: they could fill the audit.
+/// Writes down that a change was not allowed or failed. Strangers are only counted, and nobody fills the audit with it.
 pub(super) async fn audit_refusal(ctx: &Ctx, error: &Error) {
     if ctx.spec.effect != Effect::Change
-        || matches!(ctx.who.subject, Subject::Anonymous | Subject::UnknownHost)
+        || matches!(ctx.who.subject, Subject::Anonymous | Subject::UnknownHost | Subject::Host { .. })
     {
+        return;
+    }
+    if !ctx.session.may_be_refused_again() {
         return;
     }
     let mut change = ctx.change();

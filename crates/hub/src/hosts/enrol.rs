@@ -94,8 +94,6 @@ async fn register(
         enrolled: change.at(),
         enrolled_by: token.id,
         facts: clean_facts(params.facts.clone()),
-        incarnation: None,
-        high_water: 0,
     };
     change.put(&HostNameRecord { name: name.clone(), host: host.id }, Expect::Absent);
     change.put(&host, Expect::Absent);

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use datacentered_link::Link;
 use datacentered_proto::HostId;
@@ -17,8 +16,6 @@ pub struct Live {
     pub link: Link,
     /// Its session.
     pub session: Arc<Session>,
-    /// When it came up, on the hub's boot clock.
-    pub up: Duration,
     /// The journal behind it.
     pub incarnation: Arc<str>,
     /// The host's clock minus the hub's, in milliseconds, as of hello.

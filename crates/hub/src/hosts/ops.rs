@@ -20,7 +20,7 @@ use super::{enrol, watch};
 use crate::dispatch::{ChangeCtx, Ctx, Table};
 use crate::hub::Hub;
 use crate::jobs;
-use crate::store::records::{BurntKeyRecord, HostNameRecord, HostRecord, PresenceRecord};
+use crate::store::records::{BurntKeyRecord, HostNameRecord, HostRecord, JournalRecord, PresenceRecord};
 use crate::store::{Change, Versioned};
 
 /// Bytes of hosts in one reply: well below the largest message.
@@ -200,6 +200,7 @@ async fn remove(ctx: ChangeCtx, params: ChangeParams) -> Result<Done, Error> {
     change.delete::<HostRecord>(&[record.id.to_string()]);
     change.delete::<HostNameRecord>(std::slice::from_ref(&record.name));
     change.delete::<PresenceRecord>(&[record.id.to_string()]);
+    change.delete::<JournalRecord>(&[record.id.to_string()]);
     change.put_unchecked(&burnt(&record));
     change.event("host.removed", &record.name, json!({"host": record.id, "key": record.key_fingerprint}));
     ctx.commit(change, "removed", vec![record.name.clone()], &Done {}).await?;

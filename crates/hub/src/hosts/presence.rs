@@ -14,10 +14,11 @@ use serde_json::json;
 use super::live::Live;
 use crate::dispatch::Ctx;
 use crate::hub::Hub;
-use crate::jobs;
+use crate::jobs::{self, Journal};
+use crate::runs;
 use crate::sessions::Session;
 use crate::store::Change;
-use crate::store::records::{HostRecord, PresenceRecord};
+use crate::store::records::{HostRecord, JournalRecord, PresenceRecord};
 
 /// How long an agent may take to hear that the hub is going down.
 const GOODBYE_PATIENCE: Duration = Duration::from_millis(500);
@@ -25,7 +26,9 @@ const GOODBYE_PATIENCE: Duration = Duration::from_millis(500);
 /// Hosts written in one batch when the hub starts.
 const OFFLINE_BATCH: usize = 100;
 
-/// An enrolled agent has said hello: its host is online.
+/// An enrolled agent has said hello: both sides compare their jobs, then its host is online.
+///
+/// Nothing new is offered to it before they have compared, so that what is missing from its list was never there.
 ///
 /// Errors: `invalid` where the hello is not an agent's, `unavailable` where the store is.
 pub async fn attach(ctx: &Ctx, hello: &HelloParams) -> Result<(), Error> {
@@ -34,11 +37,12 @@ pub async fn attach(ctx: &Ctx, hello: &HelloParams) -> Result<(), Error> {
     let Some(agent) = &hello.agent else { return Ok(()) };
     check_incarnation(&agent.incarnation)?;
     let hub = &ctx.hub;
+    let journal = Journal::at_hello(hub, host, agent);
+    let again = jobs::compare(hub, host, &link, &journal).await?;
     let now = hub.clock.wall();
     let live = Live {
         link: link.clone(),
         session: ctx.session.clone(),
-        up: hub.clock.boot(),
         incarnation: agent.incarnation.as_str().into(),
         clock_skew_ms: hello.now.map_or(0, |theirs| theirs.as_millis() - now.as_millis()),
     };
@@ -46,15 +50,14 @@ pub async fn attach(ctx: &Ctx, hello: &HelloParams) -> Result<(), Error> {
     if let Some(older) = &replaced {
         older.link.close("a newer link with the same key took its place");
     }
-    let journal_replaced = record_online(hub, host, agent, replaced.as_ref(), ctx).await?;
+    record_online(ctx, host, agent, &journal, replaced.as_ref()).await?;
     if link.is_closed() {
         // It went away while it was being written down as online.
         detach(hub, host, &link, &CloseReason::Dropped).await;
         return Ok(());
     }
-    let hub = hub.clone();
-    let tasks = hub.tasks.clone();
-    tasks.spawn("host connected", async move { jobs::connected(&hub, host, &link, journal_replaced).await });
+    jobs::offer_again(hub, again);
+    runs::host_connected(hub, host);
     Ok(())
 }
 
@@ -66,63 +69,41 @@ fn check_incarnation(incarnation: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes down that the host is online. Says whether its journal is another one than before.
+/// Writes down that the host is online, and the journal that it is online with.
 async fn record_online(
-    hub: &Arc<Hub>,
+    ctx: &Ctx,
     host: HostId,
     agent: &AgentHello,
+    journal: &Journal,
     replaced: Option<&Live>,
-    ctx: &Ctx,
-) -> Result<bool, Error> {
-    loop {
-        let found = hub.store.view(|view| view.hosts.get(&host).cloned());
-        let Some(record) = found else {
-            return Err(Error::forbidden(
-                "this host has left the registry; enrol it again with a new data directory",
-            ));
-        };
-        let known = record.incarnation.as_deref();
-        let journal_replaced = known.is_some_and(|known| known != agent.incarnation)
-            || (known.is_some() && agent.high_water < record.high_water);
-        let mut change = Change::new(&hub.clock, format!("host:{}", record.name), None);
-        let now = change.at();
-        if known != Some(agent.incarnation.as_str()) || agent.high_water != record.high_water {
-            let updated = HostRecord {
-                incarnation: Some(agent.incarnation.clone()),
-                high_water: agent.high_water,
-                ..(*record.record).clone()
-            };
-            change.put(&updated, Expect::Revision(record.revision));
-        }
-        change.put_unchecked(&PresenceRecord {
-            host,
-            online: true,
-            since: now,
-            last_seen: now,
-            reason: None,
-        });
-        change.event(
-            "host.online",
-            &record.name,
-            json!({"host": host, "peer": ctx.session.peer.to_string(), "agent_version": agent.version}),
-        );
-        if let Some(older) = replaced {
-            let detail = json!({"host": host, "old_peer": older.session.peer.to_string(),
-                                "new_peer": ctx.session.peer.to_string()});
-            change.event("host.link_replaced", &record.name, detail);
-        }
-        if journal_replaced {
-            let detail = json!({"host": host, "incarnation": agent.incarnation, "high_water": agent.high_water,
-                                "known_high_water": record.high_water});
-            change.event("host.journal_replaced", &record.name, detail);
-        }
-        match hub.store.commit(change).await {
-            Ok(_) => return Ok(journal_replaced),
-            // Its record changed meanwhile (a label, a name): look again.
-            Err(error) if error.code == Code::Conflict => {}
-            Err(error) => return Err(error),
-        }
+) -> Result<(), Error> {
+    let hub = &ctx.hub;
+    let name = hub.store.view(|view| view.hosts.get(&host).map(|host| host.name.clone()));
+    let Some(name) = name else {
+        return Err(Error::forbidden(
+            "this host has left the registry; enrol it again with a new data directory",
+        ));
+    };
+    let mut change = Change::new(&hub.clock, format!("host:{name}"), None);
+    let now = change.at();
+    change.check::<HostRecord>(&[host.to_string()], Expect::Exists);
+    change.put_unchecked(&JournalRecord {
+        host,
+        incarnation: agent.incarnation.clone(),
+        high_water: agent.high_water,
+    });
+    change.put_unchecked(&PresenceRecord { host, online: true, since: now, last_seen: now, reason: None });
+    let peer = ctx.session.peer.to_string();
+    change.event("host.online", &name, json!({"host": host, "peer": peer, "agent_version": agent.version}));
+    if let Some(older) = replaced {
+        let detail = json!({"host": host, "old_peer": older.session.peer.to_string(), "new_peer": peer});
+        change.event("host.link_replaced", &name, detail);
     }
+    if journal.replaced {
+        let detail = json!({"host": host, "incarnation": agent.incarnation, "high_water": agent.high_water});
+        change.event("host.journal_replaced", &name, detail);
+    }
+    hub.store.commit(change).await.map(|_| ())
 }
 
 /// A host's link has ended.
@@ -134,18 +115,22 @@ pub async fn detach(hub: &Arc<Hub>, host: HostId, link: &Link, reason: &CloseRea
         return;
     };
     let word = if hub.stop.is_cancelled() { "hub_stopped" } else { word_of(reason) };
+    let Some(presence) = hub.store.view(|view| view.presence.get(&host).cloned()) else { return };
+    if hub.live.is_online(host) {
+        return;
+    }
     let mut change = Change::new(&hub.clock, "hub", None);
     let now = change.at();
-    change.put_unchecked(&PresenceRecord {
-        host,
-        online: false,
-        since: now,
-        last_seen: now,
-        reason: Some(word.into()),
-    });
+    let offline =
+        PresenceRecord { host, online: false, since: now, last_seen: now, reason: Some(word.into()) };
+    // A conflict means that a newer link has written down that the host is online.
+    change.put(&offline, Expect::Revision(presence.revision));
     change.event("host.offline", name, json!({"host": host, "reason": word, "detail": reason.to_string()}));
-    if let Err(error) = hub.store.commit(change).await {
-        tracing::warn!(%host, %error, "could not write down that a host went offline");
+    match hub.store.commit(change).await {
+        Err(error) if error.code != Code::Conflict => {
+            tracing::warn!(%host, %error, "could not write down that a host went offline");
+        }
+        _ => {}
     }
 }
 

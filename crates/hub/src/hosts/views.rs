@@ -60,7 +60,12 @@ pub fn resolve(hub: &Hub, texts: &[String]) -> Result<BTreeMap<String, HostId>, 
     hub.store.view(|view| {
         for name in selectors.iter().flat_map(Selector::literals) {
             let host = view.host_names.get(name).and_then(|id| view.hosts.get(id));
-            if host.is_none_or(|host| host.revoked.is_some()) {
+            if host.is_some_and(|host| host.revoked.is_some()) {
+                return Err(Error::conflict(format!(
+                    "the key of host '{name}' is revoked: nothing runs there any more until it is enrolled anew"
+                )));
+            }
+            if host.is_none() {
                 return Err(Error::not_found(format!(
                     "there is no host '{name}'; 'datacentered host list' shows them all"
                 )));

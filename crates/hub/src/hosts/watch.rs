@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use datacentered_engine::kv::WatchFrom;
 use datacentered_engine::{Error as EngineError, Prefix};
-use datacentered_link::BoxFuture;
 use datacentered_proto::ops::host::{WatchItem, WatchParams};
 use datacentered_proto::ops::{EndReason, StreamOpened};
 use datacentered_proto::{Cursor, Error, HostId};
@@ -16,11 +15,9 @@ use super::selector::Selector;
 use super::views::{host_view, parse_selectors, with_traits};
 use crate::dispatch::Ctx;
 use crate::hub::Hub;
-use crate::outlet::{Outlet, ReaderGone};
+use crate::outlet::{self, Body, Outlet, ReaderGone};
 use crate::store::records::{HostRecord, Keyed as _};
 use crate::store::{Changed, ChangedAt, engine_error};
-
-type Body = Box<dyn FnOnce(Outlet) -> BoxFuture<'static, ()> + Send>;
 
 /// Opens the stream.
 pub(super) async fn watch(ctx: Ctx, params: WatchParams) -> Result<(StreamOpened, Body), Error> {
@@ -31,10 +28,13 @@ pub(super) async fn watch(ctx: Ctx, params: WatchParams) -> Result<(StreamOpened
     let since = match &params.cursor {
         None => None,
         Some(cursor) if cursor.epoch == hub.store.epoch() => Some(cursor.offset),
-        Some(_) => return Err(gone()),
+        Some(_) => return Ok(outlet::gone(hub.store.epoch().to_owned())),
     };
     let removed = match since {
-        Some(since) => removed_since(&hub, since).await?,
+        Some(since) => match removed_since(&hub, since).await? {
+            Some(removed) => removed,
+            None => return Ok(outlet::gone(hub.store.epoch().to_owned())),
+        },
         None => Vec::new(),
     };
     let revision = hub.store.view(|view| view.revision);
@@ -59,32 +59,27 @@ pub(super) async fn watch(ctx: Ctx, params: WatchParams) -> Result<(StreamOpened
     Ok((opened, body))
 }
 
-fn gone() -> Error {
-    Error::conflict("what changed since this cursor is no longer known; watch again without it")
-        .with_details(serde_json::json!({"gap": true}))
-}
-
-/// Hosts that left the registry after a revision: only the engine still knows.
-async fn removed_since(hub: &Hub, since: u64) -> Result<Vec<HostId>, Error> {
+/// Hosts that left the registry after a revision: only the engine still knows, and it forgets in time.
+async fn removed_since(hub: &Hub, since: u64) -> Result<Option<Vec<HostId>>, Error> {
     let prefix = Prefix::from_tokens([HostRecord::KIND]).map_err(engine_error)?;
     let watch = hub.engine.kv().watch(hub.store.bucket(), prefix, WatchFrom::After(since)).await;
     let mut watch = match watch {
         Ok(watch) => watch,
-        Err(EngineError::Gap { .. }) => return Err(gone()),
+        Err(EngineError::Gap { .. }) => return Ok(None),
         Err(error) => return Err(engine_error(error)),
     };
     let mut removed = Vec::new();
     loop {
         let batch = match watch.next().await {
             Ok(batch) => batch,
-            Err(EngineError::Gap { .. }) => return Err(gone()),
+            Err(EngineError::Gap { .. }) => return Ok(None),
             Err(error) => return Err(engine_error(error)),
         };
         for change in batch.changes.iter().filter(|change| change.value.is_none()) {
             removed.extend(change.key.tokens().nth(1).and_then(|id| id.parse::<HostId>().ok()));
         }
         if batch.caught_up {
-            return Ok(removed);
+            return Ok(Some(removed));
         }
     }
 }

@@ -11,7 +11,7 @@ use super::progress::Progress;
 use crate::hub::Hub;
 use crate::runs;
 use crate::store::Change;
-use crate::store::records::JobRecord;
+use crate::store::records::{JobRecord, JournalRecord};
 
 /// How the hub ends a job by itself.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ pub(super) fn hub_evidence(at: Timestamp, fact: &str, detail: Option<String>) ->
 
 /// Ends a job by the hub's own decision, unless it has ended. Says whether it did.
 pub async fn end_job(hub: &Arc<Hub>, job: JobId, ending: &Ending) -> Result<bool, Error> {
-    let ended = write_end(hub, job, |job, progress, now| {
+    let ended = write_end(hub, job, None, |job, progress, now| {
         if ending.only_queued && job.state != JobState::Queued {
             return None;
         }
@@ -56,6 +56,7 @@ pub async fn end_job(hub: &Arc<Hub>, job: JobId, ending: &Ending) -> Result<bool
 pub(super) async fn write_end(
     hub: &Arc<Hub>,
     id: JobId,
+    journal: Option<JournalRecord>,
     mut decide: impl FnMut(&JobRecord, Option<&Progress>, Timestamp) -> Option<JobRecord>,
 ) -> Result<Option<JobRecord>, Error> {
     loop {
@@ -73,6 +74,9 @@ pub(super) async fn write_end(
             record.run.to_string(),
             json!({"job": record.job, "host": record.host_name, "outcome": record.outcome}),
         );
+        if let Some(journal) = &journal {
+            note_mark(hub, &mut change, journal);
+        }
         runs::end_with_last_job(hub, &mut change, &record);
         match hub.store.commit(change).await {
             Ok(_) => {
@@ -85,5 +89,17 @@ pub(super) async fn write_end(
             Err(error) if error.code == Code::Conflict => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// How far the host's journal has come, so that one that was rolled back is noticed.
+fn note_mark(hub: &Hub, change: &mut Change, journal: &JournalRecord) {
+    let newer = hub.store.view(|view| {
+        view.journals.get(&journal.host).is_some_and(|known| {
+            known.incarnation == journal.incarnation && known.high_water < journal.high_water
+        })
+    });
+    if newer {
+        change.put_unchecked(journal);
     }
 }

@@ -3,6 +3,7 @@
 //! The log's offsets are the input's bytes; the end of file is one more item of span one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use datacentered_engine::{Error as EngineError, LogName};
@@ -11,13 +12,16 @@ use datacentered_proto::frame::Kind;
 use datacentered_proto::operations::JobInput;
 use datacentered_proto::ops::EndReason;
 use datacentered_proto::ops::job::InputParams;
-use datacentered_proto::{Error, JobId, RunId};
+use datacentered_proto::{Code, Error, JobId, RunId};
 
 use crate::hub::Hub;
 use crate::store::engine_error;
 
 /// Bytes read from the log at a time.
 const PAGE_BYTES: usize = 128 * 1024;
+
+/// Pause before a host that had no room is asked again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The first byte of an item that is data.
 pub(crate) const TAG_DATA: u8 = 0;
@@ -35,13 +39,26 @@ pub(crate) fn feed(hub: &Arc<Hub>, job: JobId, link: &Link) {
     let (hub, link) = (hub.clone(), link.clone());
     let tasks = hub.tasks.clone();
     tasks.spawn("job input", async move {
-        let result = tokio::select! {
-            result = feed_all(&hub, job, &link) => result,
-            _ = link.closed() => Ok(()),
-            () = hub.stop.cancelled() => Ok(()),
-        };
-        if let Err(error) = result {
-            tracing::info!(%job, %error, "standard input was not taken to its end");
+        loop {
+            let result = tokio::select! {
+                result = feed_all(&hub, job, &link) => result,
+                _ = link.closed() => return,
+                () = hub.stop.cancelled() => return,
+            };
+            match result {
+                // The host had no room for another stream at the moment.
+                Err(error) if matches!(error.code, Code::Limited | Code::Unavailable) => {}
+                Err(error) => {
+                    tracing::info!(%job, %error, "standard input was not taken to its end");
+                    return;
+                }
+                Ok(()) => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                _ = link.closed() => return,
+                () = hub.stop.cancelled() => return,
+            }
         }
     });
 }

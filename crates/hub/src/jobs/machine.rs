@@ -43,9 +43,23 @@ pub enum Reconciled {
     Settled,
 }
 
-/// Decides about one job of the hub's when its host is there with the journal `incarnation`.
-pub fn reconcile(job: &JobRecord, incarnation: &str, journal_replaced: bool, listed: bool) -> Reconciled {
-    let same_journal = job.incarnation.as_deref() == Some(incarnation) && !journal_replaced;
+/// A host's journal at hello, against what the hub knows of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// Its name.
+    pub incarnation: String,
+    /// Another journal than the one that the hub knows, or the same one rolled back.
+    pub replaced: bool,
+    /// It went on since the hub last heard of it.
+    pub went_on: bool,
+}
+
+/// Decides about one job of the hub's when its host is there with `journal`.
+///
+/// `restored`: the hub's own knowledge of the job comes from a backup; where the journal went on since, a job that the
+/// host does not list may have run, ended and been forgotten.
+pub fn reconcile(job: &JobRecord, journal: &Journal, restored: bool, listed: bool) -> Reconciled {
+    let same_journal = job.incarnation.as_ref() == Some(&journal.incarnation) && !journal.replaced;
     if job.outcome.is_some() {
         return match (job.output_complete, listed) {
             (_, true) => Reconciled::Reported,
@@ -53,12 +67,17 @@ pub fn reconcile(job: &JobRecord, incarnation: &str, journal_replaced: bool, lis
             (false, false) => Reconciled::OutputLost,
         };
     }
+    if !listed && restored && journal.went_on {
+        return Reconciled::Lost;
+    }
     if job.state == JobState::Queued {
-        return Reconciled::Queued;
+        return if listed { Reconciled::Reported } else { Reconciled::Queued };
     }
     match (same_journal, listed) {
         (false, _) => Reconciled::Lost,
         (true, true) => Reconciled::Reported,
+        // It was in that journal once.
+        (true, false) if job.state > JobState::Offered => Reconciled::Lost,
         (true, false) if job.cancel.is_some() => Reconciled::Tombstone,
         (true, false) => Reconciled::Offer,
     }
@@ -107,7 +126,7 @@ fn clean(text: &mut String) {
 }
 
 /// What the hub wrote itself, then what the host says: the host sends all of its own each time.
-fn merge(own: &[Evidence], reported: &[Evidence]) -> Vec<Evidence> {
+pub(super) fn merge(own: &[Evidence], reported: &[Evidence]) -> Vec<Evidence> {
     let hub = own.iter().filter(|evidence| evidence.witness == Witness::Hub).cloned();
     let mut all: Vec<_> = hub.chain(reported.iter().cloned()).collect();
     all.truncate(MAX_EVIDENCE);
@@ -119,12 +138,11 @@ pub fn learn(job: &JobRecord, report: &JobReport) -> Learnt {
     if job.outcome.is_some() {
         return Learnt::Known;
     }
-    let evidence = merge(&job.evidence, &report.evidence);
     match &report.outcome {
         Some(outcome) => Learnt::Ended(Box::new(JobRecord {
             state: JobState::Ended,
             outcome: Some(outcome.clone()),
-            evidence,
+            evidence: merge(&job.evidence, &report.evidence),
             started: report.started,
             ended: report.ended,
             stdout_bytes: report.stdout_bytes,
@@ -134,7 +152,7 @@ pub fn learn(job: &JobRecord, report: &JobReport) -> Learnt {
         None => Learnt::Progress(Progress {
             // A report that was overtaken by a later one takes nothing back.
             state: report.state.max(job.state),
-            evidence,
+            evidence: report.evidence.clone(),
             started: report.started,
             stdout_bytes: report.stdout_bytes.max(job.stdout_bytes),
             stderr_bytes: report.stderr_bytes.max(job.stderr_bytes),
@@ -174,6 +192,10 @@ mod tests {
         }
     }
 
+    fn journal(incarnation: &str) -> Journal {
+        Journal { incarnation: incarnation.into(), replaced: false, went_on: false }
+    }
+
     fn report(job: &JobRecord, state: JobState, outcome: Option<Outcome>) -> JobReport {
         JobReport {
             job: job.job,
@@ -186,6 +208,7 @@ mod tests {
             stdout_bytes: 3,
             stderr_bytes: 4,
             stdin_bytes: 0,
+            high_water: 0,
         }
     }
 
@@ -202,20 +225,51 @@ mod tests {
         for state in [JobState::Offered, JobState::Accepted, JobState::Running] {
             let job = job(state);
             for listed in [false, true] {
-                assert_eq!(reconcile(&job, "b", false, listed), Reconciled::Lost, "another incarnation");
-                assert_eq!(reconcile(&job, "a", true, listed), Reconciled::Lost, "a mark that went back");
+                assert_eq!(
+                    reconcile(&job, &journal("b"), false, listed),
+                    Reconciled::Lost,
+                    "another incarnation"
+                );
+                let rolled_back = Journal { replaced: true, ..journal("a") };
+                assert_eq!(
+                    reconcile(&job, &rolled_back, false, listed),
+                    Reconciled::Lost,
+                    "a mark that went back"
+                );
             }
-            assert_eq!(reconcile(&job, "a", false, true), Reconciled::Reported);
-            assert_eq!(reconcile(&job, "a", false, false), Reconciled::Offer);
+            assert_eq!(reconcile(&job, &journal("a"), false, true), Reconciled::Reported);
+            let unlisted = reconcile(&job, &journal("a"), false, false);
+            let never_had_it = state == JobState::Offered;
+            assert_eq!(unlisted, if never_had_it { Reconciled::Offer } else { Reconciled::Lost });
         }
-        assert_eq!(reconcile(&job(JobState::Queued), "b", true, false), Reconciled::Queued);
+        let other = Journal { replaced: true, ..journal("b") };
+        assert_eq!(reconcile(&job(JobState::Queued), &other, false, false), Reconciled::Queued);
+    }
+
+    #[test]
+    fn after_a_restore_what_may_have_run_is_not_offered() {
+        let went_on = Journal { went_on: true, ..journal("a") };
+        for state in [JobState::Queued, JobState::Offered] {
+            assert_eq!(reconcile(&job(state), &went_on, true, false), Reconciled::Lost);
+            assert_eq!(reconcile(&job(state), &went_on, true, true), Reconciled::Reported);
+            assert_ne!(
+                reconcile(&job(state), &journal("a"), true, false),
+                Reconciled::Lost,
+                "nothing has happened since"
+            );
+            assert_ne!(
+                reconcile(&job(state), &went_on, false, false),
+                Reconciled::Lost,
+                "the run is newer than the restore"
+            );
+        }
     }
 
     #[test]
     fn a_cancel_that_comes_first_leaves_a_tombstone() {
         let mut cancelled = job(JobState::Offered);
         cancelled.cancel = Some("ann".into());
-        assert_eq!(reconcile(&cancelled, "a", false, false), Reconciled::Tombstone);
+        assert_eq!(reconcile(&cancelled, &journal("a"), false, false), Reconciled::Tombstone);
     }
 
     #[test]

@@ -14,12 +14,14 @@ mod reconcile;
 mod report;
 
 pub use end::{Ending, end_job};
+pub(crate) use machine::Journal;
+pub(crate) use offer::offer_again;
 pub use offer::send_offers;
 pub use output::{output_log, read_output};
 pub use progress::{Progress, Progresses, persist_progress};
-pub use reconcile::{connected, host_removed};
+pub(crate) use reconcile::{compare, host_removed, settle_removed_hosts};
 pub use report::register;
 
 pub(crate) use input::{TAG_DATA, TAG_END, feed, input_log};
-pub(crate) use output::{Chunk, Outputs};
+pub(crate) use output::{Chunk, Outputs, give_up_output};
 pub(crate) use reconcile::cancel_on_host;

@@ -8,11 +8,15 @@ use datacentered_proto::operations::JobOffer;
 use datacentered_proto::ops::job::Offer;
 use datacentered_proto::ops::run::OfflinePolicy;
 use datacentered_proto::outcome::Loss;
-use datacentered_proto::{Code, JobId, JobState, Outcome};
+use datacentered_proto::{Code, Error, JobId, JobState, Outcome};
 
-use super::end::{Ending, end_job};
+use datacentered_engine::kv::Expect;
+
+use super::end::{Ending, end_job, hub_evidence, write_end};
 use super::{feed, output, report};
 use crate::hub::Hub;
+use crate::store::Change;
+use crate::store::records::JobRecord;
 
 /// Pause before an offer that the host could not take at the moment is made again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -24,10 +28,49 @@ pub fn send_offers(hub: &Arc<Hub>, jobs: impl IntoIterator<Item = JobId>) {
     }
 }
 
-/// Offers a job again that its host does not know. Whether an earlier offer is still on its way nobody can say, so
-/// that only the host ends it from here on.
-pub(super) fn offer_again(hub: &Arc<Hub>, job: JobId) {
-    spawn_offer(hub, job, false);
+/// Offers jobs again that their host does not know. Whether an earlier offer is still on its way nobody can say, so that
+/// from here on only the host ends them: that is written down before anything is sent.
+pub(crate) fn offer_again(hub: &Arc<Hub>, jobs: Vec<JobId>) {
+    for job in jobs {
+        let task_hub = hub.clone();
+        hub.tasks.spawn("job offer", async move {
+            match mark_offered_again(&task_hub, job).await {
+                Ok(true) => offer(&task_hub, job, false).await,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%job, %error, "a job could not be offered again; the next link tries")
+                }
+            }
+        });
+    }
+}
+
+/// The fact in the record of a job that was offered more than once.
+const OFFERED_AGAIN: &str = "offered_again";
+
+async fn mark_offered_again(hub: &Arc<Hub>, id: JobId) -> Result<bool, Error> {
+    loop {
+        let Some(job) = hub.store.view(|view| view.jobs.get(&id).cloned()) else { return Ok(false) };
+        if job.outcome.is_some() {
+            return Ok(false);
+        }
+        if was_offered_again(&job) {
+            return Ok(true);
+        }
+        let mut change = Change::new(&hub.clock, "hub", None);
+        let mut record = (*job.record).clone();
+        record.evidence.push(hub_evidence(change.at(), OFFERED_AGAIN, None));
+        change.put(&record, Expect::Revision(job.revision));
+        match hub.store.commit(change).await {
+            Ok(_) => return Ok(true),
+            Err(error) if error.code == Code::Conflict => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn was_offered_again(job: &JobRecord) -> bool {
+    job.evidence.iter().any(|evidence| evidence.fact == OFFERED_AGAIN)
 }
 
 fn spawn_offer(hub: &Arc<Hub>, job: JobId, first: bool) {
@@ -52,7 +95,8 @@ async fn offer(hub: &Arc<Hub>, id: JobId, first: bool) {
         let Some(live) = hub.live.get(job.host) else { return undelivered(hub, id, policy).await };
         let Some(incarnation) = job.incarnation.clone() else { return };
         if *live.incarnation != *incarnation {
-            return;
+            // The host came back with another journal between the decision and now.
+            return log_failure(id, end_job(hub, id, &lost_with_journal(None)).await);
         }
         let offer = Offer { job: id, run: job.run, incarnation, by: run.by.clone(), spec: run.exec.clone() };
         let error = match live.link.call::<JobOffer>(&offer).await {
@@ -81,13 +125,7 @@ async fn offer(hub: &Arc<Hub>, id: JobId, first: bool) {
                 }
             }
             Code::Conflict => {
-                let ending = Ending {
-                    outcome: Outcome::Lost { why: Loss::JournalReplaced, by: None },
-                    fact: "journal_replaced",
-                    detail: Some(error.message),
-                    only_queued: false,
-                    output_complete: true,
-                };
+                let ending = lost_with_journal(Some(error.message));
                 return log_failure(id, end_job(hub, id, &ending).await);
             }
             _ => {
@@ -104,22 +142,37 @@ async fn offer(hub: &Arc<Hub>, id: JobId, first: bool) {
     }
 }
 
-/// The host was offered nothing after all: what its run wants for hosts that are away applies.
+fn lost_with_journal(detail: Option<String>) -> Ending {
+    Ending {
+        outcome: Outcome::Lost { why: Loss::JournalReplaced, by: None },
+        fact: "journal_replaced",
+        detail,
+        only_queued: false,
+        output_complete: true,
+    }
+}
+
+/// The host was offered nothing after all: what its run wants for hosts that are away applies. Unless the job was offered
+/// again meanwhile; both are decided on the job's record, where only one of them can come first.
 async fn undelivered(hub: &Arc<Hub>, id: JobId, policy: OfflinePolicy) {
     if policy == OfflinePolicy::Queue {
         return;
     }
-    let job = hub.store.view(|view| view.jobs.get(&id).cloned());
-    let Some(job) = job else { return };
-    let since = hub.store.view(|view| view.presence.get(&job.host).map(|presence| presence.since));
-    let ending = Ending {
-        outcome: Outcome::Offline { since },
-        fact: "not_sent",
-        detail: Some("the link was lost before the offer left the hub".into()),
-        only_queued: false,
-        output_complete: true,
-    };
-    log_failure(id, end_job(hub, id, &ending).await);
+    let result = write_end(hub, id, None, |job, _, now| {
+        if was_offered_again(job) {
+            return None;
+        }
+        let since = hub.store.view(|view| view.presence.get(&job.host).map(|presence| presence.since));
+        let mut record = job.clone();
+        let detail = "the link was lost before the offer left the hub";
+        record.evidence.push(hub_evidence(now, "not_sent", Some(detail.into())));
+        record.state = JobState::Ended;
+        record.outcome = Some(Outcome::Offline { since });
+        record.ended = Some(now);
+        record.output_complete = true;
+        Some(record)
+    });
+    log_failure(id, result.await);
 }
 
 fn log_failure<T>(job: JobId, result: Result<T, datacentered_proto::Error>) {

@@ -54,6 +54,8 @@ pub struct Outputs {
 struct Pulling {
     link: u64,
     stored: watch::Sender<u64>,
+    /// The host has sent all that it has.
+    ended: bool,
 }
 
 impl Outputs {
@@ -72,7 +74,7 @@ impl Outputs {
                 true
             }
             None => {
-                pulling.insert(job, Pulling { link: link.id(), stored: watch::channel(0).0 });
+                pulling.insert(job, Pulling { link: link.id(), stored: watch::channel(0).0, ended: false });
                 true
             }
         }
@@ -93,6 +95,16 @@ impl Outputs {
         if let Some(entry) = self.lock().get(&job) {
             entry.stored.send_replace(end);
         }
+    }
+
+    fn set_ended(&self, job: JobId) {
+        if let Some(entry) = self.lock().get_mut(&job) {
+            entry.ended = true;
+        }
+    }
+
+    fn has_ended(&self, job: JobId) -> bool {
+        self.lock().get(&job).is_some_and(|entry| entry.ended)
     }
 
     /// How far the output has come that is being pulled.
@@ -125,15 +137,27 @@ pub(super) fn ensure_pulling(hub: &Arc<Hub>, job: JobId, host: HostId, link: &Li
     let (hub, link) = (hub.clone(), link.clone());
     let tasks = hub.tasks.clone();
     tasks.spawn("job output", async move {
-        let result = tokio::select! {
-            result = pull(&hub, job, &link) => result,
-            _ = link.closed() => Ok(false),
-            () = hub.stop.cancelled() => Ok(false),
-        };
-        match result {
-            Ok(true) => settle(&hub, job, host, &link).await,
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%job, %error, "output could not be pulled"),
+        loop {
+            let result = tokio::select! {
+                result = pull(&hub, job, &link) => result,
+                _ = link.closed() => break,
+                () = hub.stop.cancelled() => break,
+            };
+            match result {
+                Ok(true) => {
+                    hub.outputs.set_ended(job);
+                    settle(&hub, job, host, &link).await;
+                    break;
+                }
+                Ok(false) => {}
+                Err(error) => tracing::info!(%job, %error, "output cannot be pulled at the moment"),
+            }
+            // The host had no room for another stream, or broke it off: again, for as long as the link is up.
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                _ = link.closed() => break,
+                () = hub.stop.cancelled() => break,
+            }
         }
         hub.outputs.release_claim(job, &link);
     });
@@ -364,7 +388,11 @@ async fn try_settle(hub: &Arc<Hub>, id: JobId, host: HostId, link: &Link) -> Res
     let total = job.stdout_bytes + job.stderr_bytes;
     let end = if total == 0 { 0 } else { end_of(hub, &output_log(id)?).await? };
     if end < total && !(job.output_complete && job.ended_by_hub()) {
-        if !hub.outputs.is_claimed_by(id, link) {
+        if hub.outputs.is_claimed_by(id, link) && hub.outputs.has_ended(id) {
+            // The host has sent all that it has, and it is less than it said: the rest is lost.
+            give_up_output(hub, id).await?;
+            report::release(hub, id, link);
+        } else if !hub.outputs.is_claimed_by(id, link) {
             // A record that says complete and a log that is shorter: the machine stopped between the two.
             mark_output(hub, id, false).await?;
             ensure_pulling(hub, id, host, link);
@@ -397,7 +425,7 @@ async fn mark_output(hub: &Arc<Hub>, id: JobId, complete: bool) -> Result<(), Er
 }
 
 /// The host has no more of an ended job: what the hub does not hold is marked as lost.
-pub(super) async fn give_up_output(hub: &Arc<Hub>, id: JobId) -> Result<(), Error> {
+pub(crate) async fn give_up_output(hub: &Arc<Hub>, id: JobId) -> Result<(), Error> {
     let Some(job) = hub.store.view(|view| view.jobs.get(&id).cloned()) else { return Ok(()) };
     if job.outcome.is_none() {
         return Ok(());

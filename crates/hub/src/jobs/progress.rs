@@ -26,7 +26,7 @@ const BACKLOG: usize = 4096;
 pub struct Progress {
     /// Where it stands.
     pub state: JobState,
-    /// The facts behind it, the hub's own first.
+    /// The facts behind it, as the host told them.
     pub evidence: Vec<Evidence>,
     /// When its process was started.
     pub started: Option<Timestamp>,
@@ -41,7 +41,7 @@ impl Progress {
     pub fn applied_to(&self, job: &JobRecord) -> JobRecord {
         JobRecord {
             state: self.state,
-            evidence: self.evidence.clone(),
+            evidence: super::machine::merge(&job.evidence, &self.evidence),
             started: self.started,
             stdout_bytes: self.stdout_bytes,
             stderr_bytes: self.stderr_bytes,
@@ -108,6 +108,16 @@ impl Progresses {
         self.changed.subscribe()
     }
 
+    /// These were not written down.
+    fn again(&self, jobs: impl Iterator<Item = JobId>) {
+        let mut all = self.lock();
+        for job in jobs {
+            if let Some(entry) = all.get_mut(&job) {
+                entry.dirty = true;
+            }
+        }
+    }
+
     fn ripe(&self, limit: usize) -> Vec<(JobId, Arc<Progress>)> {
         let mut all = self.lock();
         let mut ripe = Vec::new();
@@ -142,9 +152,10 @@ pub async fn persist_progress(hub: Arc<Hub>) {
             if change.is_empty() {
                 continue;
             }
-            // A conflict means that one of them has just ended or changed; the others come again with their next step.
+            // A conflict means that one of them has just ended or changed; the others are tried again.
             if let Err(error) = hub.store.commit(change).await {
                 tracing::debug!(%error, "progress was not written down");
+                hub.progress.again(batch.iter().map(|(job, _)| *job));
             }
         }
     }

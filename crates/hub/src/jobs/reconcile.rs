@@ -7,48 +7,62 @@ use datacentered_engine::kv::Expect;
 use datacentered_link::Link;
 use datacentered_proto::operations::{JobCancel, JobList, JobRelease, JobSpec};
 use datacentered_proto::ops::job::{CancelParams, JobParams, JobReport, ListParams, ReleaseParams};
+use datacentered_proto::ops::session::AgentHello;
 use datacentered_proto::outcome::Loss;
-use datacentered_proto::{Error, HostId, JobId, JobState, Outcome};
+use datacentered_proto::{Code, Error, HostId, JobId, JobState, Outcome};
 use serde_json::json;
 
 use super::end::{Ending, end_job, hub_evidence};
-use super::machine::{Reconciled, reconcile};
-use super::offer::offer_again;
+use super::machine::{Journal, Reconciled, reconcile};
 use super::{feed, output, report};
 use crate::hub::Hub;
 use crate::runs;
 use crate::store::Change;
 use crate::store::records::JobRecord;
 
+/// Tries at a run's record that other hosts' jobs change at the same time.
+const ADOPT_TRIES: usize = 32;
+
 /// Most jobs that a host may list: far more than it may hold.
 const MAX_LISTED: usize = 100_000;
 
-/// A host's link has come up.
-pub async fn connected(hub: &Arc<Hub>, host: HostId, link: &Link, journal_replaced: bool) {
-    if let Err(error) = compare(hub, host, link, journal_replaced).await
-        && !link.is_closed()
-    {
-        // Half a comparison is worse than none: the next link begins again.
-        tracing::warn!(%host, %error, "a host's jobs could not be compared; reconnecting");
-        link.close("the hub could not compare its jobs with the host's");
+impl Journal {
+    /// A host's journal as it says hello with it.
+    pub(crate) fn at_hello(hub: &Hub, host: HostId, hello: &AgentHello) -> Self {
+        let known = hub.store.view(|view| view.journals.get(&host).cloned());
+        let (replaced, went_on) = known.map_or((false, false), |known| {
+            let same = known.incarnation == hello.incarnation;
+            (!same || hello.high_water < known.high_water, !same || hello.high_water != known.high_water)
+        });
+        Self { incarnation: hello.incarnation.clone(), replaced, went_on }
     }
 }
 
-async fn compare(hub: &Arc<Hub>, host: HostId, link: &Link, journal_replaced: bool) -> Result<(), Error> {
+/// Compares both sides' jobs when a host's link has come up. Returns the jobs to offer again once it is online.
+pub(crate) async fn compare(
+    hub: &Arc<Hub>,
+    host: HostId,
+    link: &Link,
+    journal: &Journal,
+) -> Result<Vec<JobId>, Error> {
     let listed = list(link).await?;
-    let Some(live) = hub.live.get(host).filter(|live| live.link.id() == link.id()) else { return Ok(()) };
     let open: Vec<_> = hub.store.view(|view| {
         let jobs = view.open_jobs.get(&host).into_iter().flatten();
         jobs.filter_map(|id| view.jobs.get(id)).map(|job| job.record.clone()).collect()
     });
     let known: HashSet<JobId> = open.iter().map(|job| job.job).collect();
+    let mut again = Vec::new();
     for job in &open {
         let id = job.job;
-        match reconcile(job, &live.incarnation, journal_replaced, listed.contains_key(&id)) {
-            Reconciled::Offer => offer_again(hub, id),
-            Reconciled::Tombstone => cancel_on_host(hub, job, link),
+        // What the host said last may be newer than the record.
+        let job =
+            hub.progress.get(id).map_or_else(|| job.clone(), |progress| Arc::new(progress.applied_to(job)));
+        match reconcile(&job, journal, hub.may_adopt(job.run), listed.contains_key(&id)) {
+            Reconciled::Offer => again.push(id),
+            Reconciled::Tombstone => cancel_on_host(hub, &job, link),
             Reconciled::Lost => {
-                end_job(hub, id, &lost(Loss::JournalReplaced, "journal_replaced")).await?;
+                let fact = if journal.replaced { "journal_replaced" } else { "not_in_the_journal" };
+                end_job(hub, id, &lost(Loss::JournalReplaced, fact)).await?;
                 output::give_up_output(hub, id).await?;
             }
             Reconciled::OutputLost => output::give_up_output(hub, id).await?,
@@ -56,13 +70,20 @@ async fn compare(hub: &Arc<Hub>, host: HostId, link: &Link, journal_replaced: bo
         }
     }
     for (id, said) in listed {
-        if !known.contains(&id) && !adopt(hub, host, link, &said).await? {
-            continue;
+        if !known.contains(&id) {
+            match adopt(hub, host, link, &said).await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => {
+                    // One job that cannot be taken over must not keep its host away.
+                    tracing::warn!(job = %id, %host, %error, "a job could not be adopted now; the next link tries again");
+                    continue;
+                }
+            }
         }
         take_in(hub, host, link, said).await;
     }
-    runs::host_connected(hub, host);
-    Ok(())
+    Ok(again)
 }
 
 async fn list(link: &Link) -> Result<HashMap<JobId, JobReport>, Error> {
@@ -96,7 +117,13 @@ async fn take_in(hub: &Arc<Hub>, host: HostId, link: &Link, said: JobReport) {
         tracing::warn!(job = %id, %error, "a listed job was not usable");
         return;
     }
-    if running && job.outcome.is_none() {
+    if running && job.outcome.is_some() {
+        // The hub gave it up, and nobody could reach it any more.
+        let given_up = JobRecord { cancel: Some("hub: the job was given up".into()), ..(*job).clone() };
+        cancel_on_host(hub, &given_up, link);
+        return;
+    }
+    if running {
         output::ensure_pulling(hub, id, host, link);
         if job.cancel.is_some() {
             cancel_on_host(hub, &job, link);
@@ -131,33 +158,40 @@ async fn adopt(hub: &Arc<Hub>, host: HostId, link: &Link, said: &JobReport) -> R
     let offer = link.call::<JobSpec>(&JobParams { job: said.job }).await?;
     let name = hub.store.view(|view| view.hosts.get(&host).map(|host| host.name.clone()));
     let Some(name) = name else { return Ok(false) };
-    let mut change = Change::new(&hub.clock, "hub", None);
-    let record = JobRecord {
-        job: said.job,
-        run: said.run,
-        host,
-        host_name: name.clone(),
-        state: JobState::Offered,
-        incarnation: Some(offer.incarnation.clone()),
-        expires: None,
-        cancel: None,
-        outcome: None,
-        evidence: vec![hub_evidence(
-            change.at(),
-            "adopted",
-            Some("the host knew this job when the hub, restored from a backup, did not".into()),
-        )],
-        started: None,
-        ended: None,
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        output_complete: false,
-    };
-    runs::adopt(hub, &mut change, &offer, &record);
-    change.put(&record, Expect::Absent);
-    change.event("job.adopted", said.run.to_string(), json!({"job": said.job, "host": name}));
-    hub.store.commit(change).await?;
-    Ok(true)
+    for _ in 0..ADOPT_TRIES {
+        let mut change = Change::new(&hub.clock, "hub", None);
+        let record = JobRecord {
+            job: said.job,
+            run: said.run,
+            host,
+            host_name: name.clone(),
+            state: JobState::Offered,
+            incarnation: Some(offer.incarnation.clone()),
+            expires: None,
+            cancel: None,
+            outcome: None,
+            evidence: vec![hub_evidence(
+                change.at(),
+                "adopted",
+                Some("the host knew this job when the hub, restored from a backup, did not".into()),
+            )],
+            started: None,
+            ended: None,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            output_complete: false,
+        };
+        runs::adopt(hub, &mut change, &offer, &record);
+        change.put(&record, Expect::Absent);
+        change.event("job.adopted", said.run.to_string(), json!({"job": said.job, "host": name}));
+        match hub.store.commit(change).await {
+            Ok(_) => return Ok(true),
+            // Another host's job of the same run is adopted at the same time.
+            Err(error) if error.code == Code::Conflict => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::unavailable("too many jobs of one run are adopted at this moment"))
 }
 
 /// Asks the host to end a job; its report says what came of it.
@@ -189,7 +223,7 @@ fn lost(why: Loss, fact: &'static str) -> Ending {
 }
 
 /// A host has left the registry: nobody will ever say more about its jobs.
-pub async fn host_removed(hub: &Arc<Hub>, host: HostId) {
+pub(crate) async fn host_removed(hub: &Arc<Hub>, host: HostId) {
     let open: Vec<JobId> = hub
         .store
         .view(|view| view.open_jobs.get(&host).map_or_else(Vec::new, |jobs| jobs.iter().copied().collect()));
@@ -201,5 +235,15 @@ pub async fn host_removed(hub: &Arc<Hub>, host: HostId) {
         if let Err(error) = result {
             tracing::error!(job = %id, %error, "the job of a removed host could not be ended");
         }
+    }
+}
+
+/// After a start: jobs of hosts that are no longer in the registry have nobody left to speak for them.
+pub(crate) async fn settle_removed_hosts(hub: &Arc<Hub>) {
+    let gone: Vec<HostId> = hub
+        .store
+        .view(|view| view.open_jobs.keys().filter(|host| !view.hosts.contains_key(host)).copied().collect());
+    for host in gone {
+        host_removed(hub, host).await;
     }
 }

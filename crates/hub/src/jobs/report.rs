@@ -14,7 +14,7 @@ use super::{end, output};
 use crate::dispatch::{Ctx, Table};
 use crate::hub::Hub;
 use crate::store::Versioned;
-use crate::store::records::JobRecord;
+use crate::store::records::{JobRecord, JournalRecord};
 
 /// How long an ended job's output may take to arrive before its outcome is written without waiting for it.
 const OUTPUT_PATIENCE: Duration = Duration::from_millis(50);
@@ -56,6 +56,10 @@ pub(super) async fn learn(hub: &Arc<Hub>, host: HostId, link: &Link, report: Job
         }
         Learnt::Progress(progress) => {
             hub.progress.learn(job.run, id, progress);
+            if hub.store.view(|view| view.jobs.get(&id).is_none_or(|job| job.outcome.is_some())) {
+                // It ended while this was taken in.
+                hub.progress.forget(id);
+            }
             output::ensure_pulling(hub, id, host, link);
         }
         Learnt::Ended(ended) => {
@@ -66,7 +70,12 @@ pub(super) async fn learn(hub: &Arc<Hub>, host: HostId, link: &Link, report: Job
             let complete = total == 0 || hub.outputs.wait_until_complete(id, total, OUTPUT_PATIENCE).await;
             // The log and the outcome reach the disk together; the host is told to forget only after both.
             let barrier = async { if complete && total > 0 { output::sync(hub, id).await } else { Ok(()) } };
-            let outcome = end::write_end(hub, id, |job, _, _| match machine::learn(job, &report) {
+            let journal = job.incarnation.clone().map(|incarnation| JournalRecord {
+                host,
+                incarnation,
+                high_water: report.high_water,
+            });
+            let outcome = end::write_end(hub, id, journal, |job, _, _| match machine::learn(job, &report) {
                 Learnt::Ended(mut record) => {
                     record.output_complete = complete;
                     Some(*record)

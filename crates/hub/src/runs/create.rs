@@ -8,7 +8,9 @@ use datacentered_engine::kv::Expect;
 use datacentered_proto::ops::audit::Phase;
 use datacentered_proto::ops::run::{CreateParams, OfflinePolicy, RunReply};
 use datacentered_proto::outcome::Witness;
-use datacentered_proto::{AuditId, Code, Error, Evidence, HostId, JobId, JobState, Outcome, RunId};
+use datacentered_proto::{
+    AuditId, Code, Error, Evidence, HostId, JobId, JobState, Outcome, RunId, Timestamp,
+};
 use serde_json::json;
 
 use super::{finish, pump, validate, views};
@@ -26,7 +28,7 @@ const INLINE_TARGETS: usize = 100;
 const CHUNK_TARGETS: usize = 500;
 
 /// Job records in one batch.
-pub(super) const JOBS_PER_BATCH: usize = 200;
+pub(super) const JOBS_PER_BATCH: usize = 150;
 
 /// Host names in one audit entry.
 const AUDIT_HOSTS: usize = 1000;
@@ -53,7 +55,14 @@ pub(super) async fn create(ctx: Ctx, params: CreateParams) -> Result<RunReply, E
 }
 
 fn repeated(ctx: &Ctx, run: RunId, hash: &str) -> Result<Option<RunReply>, Error> {
-    let Some(found) = ctx.hub.store.view(|view| view.runs.get(&run).cloned()) else { return Ok(None) };
+    let Some(found) = ctx.hub.store.view(|view| view.runs.get(&run).cloned()) else {
+        return match ctx.hub.store.view(|view| view.dedupe.contains_key(&(ctx.who.caller(), run.into()))) {
+            true => Err(Error::conflict(
+                "this run has ended, and its history was dropped to stay within its bounds",
+            )),
+            false => Ok(None),
+        };
+    };
     if found.caller != ctx.who.caller() || found.params_hash != hash {
         return Err(Error::conflict(
             "this run id was already used for another run; make a new UUIDv7 for each",
@@ -138,6 +147,44 @@ async fn commit(
     Ok(run)
 }
 
+/// Writes the job records of `targets` as waiting, whatever their hosts do. Idempotent.
+pub(super) async fn write_waiting_jobs(
+    hub: &Arc<Hub>,
+    run: &RunRecord,
+    targets: &[TargetRef],
+) -> Result<(), Error> {
+    for batch in targets.chunks(JOBS_PER_BATCH) {
+        let mut change = Change::new(&hub.clock, &run.by, None);
+        let now = change.at();
+        for target in batch {
+            change.put(&new_job(run, target, now), Expect::Absent);
+        }
+        hub.store.commit(change).await?;
+    }
+    Ok(())
+}
+
+fn new_job(run: &RunRecord, target: &TargetRef, now: Timestamp) -> JobRecord {
+    JobRecord {
+        job: target.job,
+        run: run.run,
+        host: target.host,
+        host_name: target.name.clone(),
+        state: JobState::Queued,
+        incarnation: None,
+        expires: (run.offline == OfflinePolicy::Queue)
+            .then(|| run.created.plus_millis(run.expires_ms.cast_signed())),
+        cancel: None,
+        outcome: None,
+        evidence: vec![Evidence { at: now, witness: Witness::Hub, fact: "queued".into(), detail: None }],
+        started: None,
+        ended: None,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        output_complete: false,
+    }
+}
+
 /// Writes the job records of `targets`, batch by batch, and offers what can be offered. Idempotent.
 pub(super) async fn write_jobs(
     hub: &Arc<Hub>,
@@ -165,24 +212,7 @@ fn add_jobs(
     let now = change.at();
     let mut offers = Vec::new();
     for target in targets {
-        let mut job = JobRecord {
-            job: target.job,
-            run: run.run,
-            host: target.host,
-            host_name: target.name.clone(),
-            state: JobState::Queued,
-            incarnation: None,
-            expires: (run.offline == OfflinePolicy::Queue)
-                .then(|| run.created.plus_millis(run.expires_ms.cast_signed())),
-            cancel: None,
-            outcome: None,
-            evidence: vec![Evidence { at: now, witness: Witness::Hub, fact: "queued".into(), detail: None }],
-            started: None,
-            ended: None,
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            output_complete: false,
-        };
+        let mut job = new_job(run, target, now);
         match hub.live.get(target.host) {
             Some(live) if *room > 0 => {
                 *room -= 1;
@@ -199,7 +229,7 @@ fn add_jobs(
 }
 
 /// The host is away and the run does not wait.
-pub(super) fn mark_offline(hub: &Hub, job: &mut JobRecord, now: datacentered_proto::Timestamp) {
+pub(super) fn mark_offline(hub: &Hub, job: &mut JobRecord, now: Timestamp) {
     let since = hub.store.view(|view| view.presence.get(&job.host).map(|presence| presence.since));
     let detail = match since {
         Some(since) => format!("the host has been offline since {since}"),

@@ -47,7 +47,7 @@ fn add_end_notices(hub: &Hub, change: &mut Change, run: &RunRecord, counts: Coun
 pub(crate) fn end_with_last_job(hub: &Hub, change: &mut Change, job: &JobRecord) {
     let last = hub.store.view(|view| {
         let run = view.runs.get(&job.run)?;
-        let counts = view.run_jobs.get(&job.run)?.counts;
+        let counts = view.run_jobs.get(&job.run)?.counts(run);
         let all_there = counts.targets == run.target_count;
         let last = all_there && counts.queued + counts.under_way == 1 && run.ended.is_none();
         last.then(|| (run.clone(), counts))
@@ -81,7 +81,7 @@ pub(crate) fn job_ended(hub: &Arc<Hub>, run: RunId) {
 
 fn is_over(view: &crate::store::View, run: RunId) -> Option<(Versioned<RunRecord>, Counts)> {
     let record = view.runs.get(&run)?;
-    let counts = view.run_jobs.get(&run)?.counts;
+    let counts = view.run_jobs.get(&run)?.counts(record);
     let over = record.ended.is_none() && counts.targets == record.target_count && counts.all_ended();
     over.then(|| (record.clone(), counts))
 }

@@ -36,6 +36,12 @@ pub(super) async fn input(ctx: Ctx, params: InputParams) -> Result<(StreamOpened
     let log = input_log(params.run)?;
     let state = hub.engine.log().state(&log).await.map_err(engine_error)?;
     let held = state.map_or(0, |state| state.end);
+    if ended(&hub, &log, held).await? {
+        return Err(Error::conflict("the standard input of this run has come to its end already"));
+    }
+    if held >= hub.config.limits.input_bytes {
+        return Err(over(hub.config.limits.input_bytes));
+    }
     let opened =
         StreamOpened { cursor: Some(Cursor::new(hub.engine.epoch(), held)), credit: Some(held + WINDOW) };
     let id = params.run;
@@ -60,9 +66,7 @@ async fn take_in(
         match event {
             StreamEvent::Bytes { kind: Kind::Stdin, offset, payload } => {
                 if offset + payload.len() as u64 > limit {
-                    return Err(Error::limited(format!(
-                        "standard input is over {limit} bytes (limits.input_bytes); copy larger data as files"
-                    )));
+                    return Err(over(limit));
                 }
                 held = append(hub, log, offset, payload).await?;
             }
@@ -74,6 +78,21 @@ async fn take_in(
         }
     }
     Ok(())
+}
+
+fn over(limit: u64) -> Error {
+    Error::too_large(format!(
+        "standard input is over {limit} bytes (limits.input_bytes); cancel the run, and copy larger data as files"
+    ))
+}
+
+/// Whether the end of file is the last thing in the log.
+async fn ended(hub: &Hub, log: &LogName, held: u64) -> Result<bool, Error> {
+    if held == 0 {
+        return Ok(false);
+    }
+    let page = hub.engine.log().read(log, held - 1, 1).await.map_err(engine_error)?;
+    Ok(page.items.last().is_some_and(|item| item.payload.first() == Some(&TAG_END)))
 }
 
 async fn append(hub: &Hub, log: &LogName, offset: u64, payload: Bytes) -> Result<u64, Error> {

@@ -78,6 +78,8 @@ async fn cancel(ctx: ChangeCtx, params: CancelParams) -> Result<ReachedReply, Er
     let run = views::find(&ctx.hub, params.run)?;
     let targets = views::chosen(&ctx.hub, &run, &params.hosts)?;
     let by = ctx.who.name();
+    let names = targets.iter().map(|target| target.name.clone()).collect();
+    let audit = ctx.intend(format!("run {}", params.run), names).await?;
     let mut reply = ReachedReply::default();
     for id in views::jobs_of(&targets) {
         match cancel_job(&ctx.hub, id, &by).await? {
@@ -91,8 +93,7 @@ async fn cancel(ctx: ChangeCtx, params: CancelParams) -> Result<ReachedReply, Er
     }
     let mut change = ctx.change();
     change.event("run.cancelled", params.run.to_string(), json!({"by": by, "targets": reply.targets}));
-    let hosts = targets.into_iter().map(|target| target.name).collect();
-    ctx.commit(change, format!("run {}", params.run), hosts, &reply).await?;
+    ctx.commit_intended(change, audit, &reply).await?;
     Ok(reply)
 }
 
@@ -155,6 +156,8 @@ async fn signal(ctx: ChangeCtx, params: SignalParams) -> Result<ReachedReply, Er
     }
     let run = views::find(&ctx.hub, params.run)?;
     let targets = views::chosen(&ctx.hub, &run, &params.hosts)?;
+    let names = targets.iter().map(|target| target.name.clone()).collect();
+    let audit = ctx.intend(format!("run {} signal {}", params.run, params.signal), names).await?;
     let mut calls = tokio::task::JoinSet::new();
     let mut reply = ReachedReply::default();
     for target in &targets {
@@ -180,14 +183,15 @@ async fn signal(ctx: ChangeCtx, params: SignalParams) -> Result<ReachedReply, Er
         params.run.to_string(),
         json!({"by": ctx.who.name(), "signal": params.signal, "targets": reply.targets}),
     );
-    let hosts = targets.into_iter().map(|target| target.name).collect();
-    ctx.commit(change, format!("run {} signal {}", params.run, params.signal), hosts, &reply).await?;
+    ctx.commit_intended(change, audit, &reply).await?;
     Ok(reply)
 }
 
 async fn abandon(ctx: ChangeCtx, params: AbandonParams) -> Result<ReachedReply, Error> {
     let run = views::find(&ctx.hub, params.run)?;
     let targets = views::chosen(&ctx.hub, &run, &params.hosts)?;
+    let names = targets.iter().map(|target| target.name.clone()).collect();
+    let audit = ctx.intend(format!("run {}", params.run), names).await?;
     let mut reply = ReachedReply::default();
     let mut hosts = Vec::new();
     for target in targets {
@@ -205,15 +209,20 @@ async fn abandon(ctx: ChangeCtx, params: AbandonParams) -> Result<ReachedReply, 
             fact: "abandoned",
             detail: Some(format!("by {}", ctx.who.name())),
             only_queued: false,
-            output_complete: true,
+            output_complete: false,
         };
         if end_job(&ctx.hub, target.job, &ending).await? {
+            jobs::give_up_output(&ctx.hub, target.job).await?;
             reply.targets += 1;
             hosts.push(target.name);
         }
     }
     let mut change = ctx.change();
-    change.event("run.abandoned", params.run.to_string(), json!({"by": ctx.who.name(), "hosts": hosts}));
-    ctx.commit(change, format!("run {}", params.run), hosts, &reply).await?;
+    change.event(
+        "run.abandoned",
+        params.run.to_string(),
+        json!({"by": ctx.who.name(), "targets": hosts.len()}),
+    );
+    ctx.commit_intended(change, audit, &reply).await?;
     Ok(reply)
 }

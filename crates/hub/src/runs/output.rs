@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use datacentered_link::BoxFuture;
 use datacentered_proto::ops::run::OutputParams;
-use datacentered_proto::ops::{EndReason, StreamOpened};
+use datacentered_proto::ops::{EndReason, GapReason, StreamOpened};
 use datacentered_proto::{Cursor, Error, JobId, RunId};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -12,13 +11,11 @@ use super::views;
 use crate::dispatch::Ctx;
 use crate::hub::Hub;
 use crate::jobs::{self, Chunk};
-use crate::outlet::{Outlet, ReaderGone};
+use crate::outlet::{self, Body, Outlet, ReaderGone};
 use crate::store::{Changed, engine_error};
 
 /// Bytes read from the log at a time.
 const PAGE_BYTES: usize = 128 * 1024;
-
-type Body = Box<dyn FnOnce(Outlet) -> BoxFuture<'static, ()> + Send>;
 
 pub(super) async fn output(ctx: Ctx, params: OutputParams) -> Result<(StreamOpened, Body), Error> {
     let hub = ctx.hub.clone();
@@ -27,12 +24,7 @@ pub(super) async fn output(ctx: Ctx, params: OutputParams) -> Result<(StreamOpen
     let epoch = hub.engine.epoch().to_owned();
     let from = match &params.cursor {
         Some(cursor) if cursor.epoch == epoch => cursor.offset,
-        Some(_) => {
-            return Err(Error::conflict(
-                "the hub was restored since this cursor was given; read the output again without it",
-            )
-            .with_details(serde_json::json!({"gap": true})));
-        }
+        Some(_) => return Ok(outlet::gone(epoch)),
         None => params.from,
     };
     let opened = StreamOpened { cursor: Some(Cursor::new(epoch, from)), credit: None };
@@ -50,12 +42,14 @@ pub(super) async fn output(ctx: Ctx, params: OutputParams) -> Result<(StreamOpen
     Ok((opened, body))
 }
 
-/// Where the output ends, once that is certain.
-fn final_offset(hub: &Hub, job: JobId) -> Option<u64> {
+/// Where the output ends, once that is certain, and whether the hub holds all that will ever come of it.
+fn final_offset(hub: &Hub, job: JobId) -> Option<(u64, bool)> {
     hub.store.view(|view| match view.jobs.get(&job) {
-        Some(job) => job.outcome.is_some().then_some(job.stdout_bytes + job.stderr_bytes),
+        Some(job) => {
+            job.outcome.is_some().then_some((job.stdout_bytes + job.stderr_bytes, job.output_complete))
+        }
         // No longer kept.
-        None => Some(0),
+        None => Some((0, true)),
     })
 }
 
@@ -92,8 +86,15 @@ async fn follow(
             *at = behind;
             continue;
         }
-        if final_offset(hub, job).is_some_and(|end| *at >= end) {
-            return Ok(None);
+        match final_offset(hub, job) {
+            Some((end, _)) if *at >= end => return Ok(None),
+            // All that will ever come is there, and it is less than was written.
+            Some((end, true)) => {
+                outlet.gap(*at, end, GapReason::Retention).await?;
+                *at = end;
+                return Ok(None);
+            }
+            _ => {}
         }
         // Waits for bytes, or for word of the job itself.
         loop {

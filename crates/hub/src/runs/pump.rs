@@ -82,13 +82,14 @@ fn next_batch(hub: &Arc<Hub>, id: RunId) -> (Change, Vec<datacentered_proto::Job
     let waiting: Vec<_> = hub.store.view(|view| {
         let Some(run) = view.runs.get(&id) else { return Vec::new() };
         let Some(jobs) = view.run_jobs.get(&id) else { return Vec::new() };
-        let under_way = jobs.counts.under_way;
+        let under_way = jobs.counts(run).under_way;
         let room = run.max_parallel.map_or(u32::MAX, |limit| limit.saturating_sub(under_way));
         let mut room = room as usize;
         let mut chosen = Vec::new();
         for job in jobs.queued.iter().filter_map(|job| view.jobs.get(job)) {
             let online = hub.live.is_online(job.host);
-            let gives_up = !online && run.offline != OfflinePolicy::Queue;
+            // After a start every host is still on its way back.
+            let gives_up = !online && run.offline != OfflinePolicy::Queue && hub.fleet_is_back();
             if gives_up || (online && room > 0) {
                 if online {
                     room -= 1;
@@ -158,10 +159,22 @@ pub(crate) async fn resume_runs(hub: &Arc<Hub>) -> Result<(), Error> {
             let targets = view.targets(&run).unwrap_or_default();
             targets.into_iter().filter(|target| !view.jobs.contains_key(&target.job)).collect()
         });
-        // No host is there yet: with the policy to wait they wait, with any other they end as offline.
-        let mut room = 0;
-        create::write_jobs(hub, &run, &missing, &mut room).await?;
+        // No host is there yet: whatever the policy, they wait until the fleet had time to come back.
+        create::write_waiting_jobs(hub, &run, &missing).await?;
         finish::job_ended_quietly(hub, run.run).await;
     }
     Ok(())
+}
+
+/// Once the fleet had time to come back: what still waits for hosts that are away is moved along, as its run wants it.
+pub(crate) async fn pump_when_fleet_is_back(hub: Arc<Hub>) {
+    tokio::select! {
+        () = hub.stop.cancelled() => return,
+        () = tokio::time::sleep(hub.fleet_return_time()) => {}
+    }
+    for run in hub.store.view(|view| view.active_runs.clone()) {
+        start(&hub, run);
+    }
+    // A vital task never ends before the hub does.
+    hub.stop.cancelled().await;
 }

@@ -15,6 +15,9 @@ use crate::store::{AUDIT_LOG, Change, EVENT_LOG, engine_error};
 /// How often it is looked over.
 const PERIOD: Duration = Duration::from_secs(30);
 
+/// For how long a repeated creation must be recognised: 24 h.
+const REPEATABLE_MS: i64 = 24 * 3600 * 1000;
+
 /// Deletions in one batch.
 const BATCH: usize = 300;
 
@@ -46,22 +49,24 @@ async fn delete_old_runs(hub: &Arc<Hub>) -> Result<(), Error> {
     let retention = &hub.config.retention;
     let oldest = hub.clock.wall().plus_millis(-retention.run_age_ms.cast_signed());
     let due: Vec<_> = hub.store.view(|view| {
-        let mut runs = view.runs.len();
-        let mut jobs = view.jobs.len();
+        let (mut runs, mut jobs, mut bytes) = (view.runs.len(), view.jobs.len(), view.output_bytes);
         let mut due = Vec::new();
         for run in view.runs.values() {
-            let over = runs > retention.runs || jobs > retention.jobs;
+            let over = runs > retention.runs || jobs > retention.jobs || bytes > retention.output_bytes;
             let old = run.ended.is_some_and(|ended| ended < oldest);
             if !over && !old && run.created >= oldest {
                 break;
             }
             // Output that the hub still waits for keeps its run.
             let targets = view.targets(run).unwrap_or_default();
-            let whole =
-                targets.iter().all(|one| view.jobs.get(&one.job).is_none_or(|job| job.output_complete));
+            let records: Vec<_> = targets.iter().filter_map(|one| view.jobs.get(&one.job)).collect();
+            let whole = records.iter().all(|job| job.output_complete);
             if run.ended.is_some() && whole && (over || old) {
                 runs -= 1;
-                jobs -= targets.len().min(jobs);
+                jobs = jobs.saturating_sub(records.len());
+                let size: u64 =
+                    records.iter().map(|job| job.stdout_bytes.saturating_add(job.stderr_bytes)).sum();
+                bytes = bytes.saturating_sub(size);
                 due.push((run.record.clone(), targets));
                 if due.len() == RUNS_PER_LOOK {
                     break;
@@ -89,6 +94,17 @@ async fn delete_old_runs(hub: &Arc<Hub>) -> Result<(), Error> {
             change.delete::<RunTargetsRecord>(&[run.run.to_string(), chunk.to_string()]);
         }
         change.delete::<RunRecord>(&[run.run.to_string()]);
+        if run.created > hub.clock.wall().plus_millis(-REPEATABLE_MS) {
+            // A repeat of its creation must not make it again.
+            change.put_unchecked(&DedupeRecord {
+                caller: run.caller.clone(),
+                key: run.run.into(),
+                operation: "run.create".into(),
+                params_hash: run.params_hash.clone(),
+                reply: serde_json::Value::Null,
+                at: run.created,
+            });
+        }
         hub.store.commit(change).await?;
     }
     Ok(())

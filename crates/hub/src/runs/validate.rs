@@ -19,6 +19,9 @@ const MAX_USER: usize = 64;
 
 /// Checks everything about a run but its selectors.
 pub(super) fn check(params: &CreateParams) -> Result<(), Error> {
+    if params.key.uuid().get_version_num() != 7 {
+        return Err(Error::invalid("the run's key must be a UUIDv7: its time orders the history"));
+    }
     if params.on.is_empty() {
         return Err(Error::invalid("a run needs at least one selector; 'all' stands for every host"));
     }

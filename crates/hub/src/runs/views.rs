@@ -23,7 +23,7 @@ pub(super) fn find(hub: &Hub, run: RunId) -> Result<Versioned<RunRecord>, Error>
 
 /// A run in a list.
 pub(super) fn summary(view: &View, run: &RunRecord) -> RunSummary {
-    let mut counts = view.run_jobs.get(&run.run).map_or_else(Counts::default, |jobs| jobs.counts);
+    let mut counts = view.run_jobs.get(&run.run).map_or_else(Counts::default, |jobs| jobs.counts(run));
     // Targets whose job records are still to be written wait like any other.
     counts.queued += run.target_count.saturating_sub(counts.targets);
     counts.targets = run.target_count;
@@ -48,7 +48,8 @@ pub(super) fn command_text(run: &RunRecord) -> String {
         if !text.is_empty() && text.chars().all(plain) {
             text.into_owned()
         } else {
-            format!("'{}'", text.escape_debug().to_string().replace("\\'", "'").replace('\'', "'\\''"))
+            let shown: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+            format!("'{}'", shown.replace('\'', "'\\''"))
         }
     };
     let mut words: Vec<String> = Vec::new();

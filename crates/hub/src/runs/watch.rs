@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use datacentered_link::BoxFuture;
 use datacentered_proto::ops::run::WatchParams;
 use datacentered_proto::ops::{EndReason, StreamOpened};
 use datacentered_proto::{Cursor, Error, HostId, JobId, RunId};
@@ -12,23 +11,16 @@ use tokio::sync::broadcast::error::RecvError;
 use super::views;
 use crate::dispatch::Ctx;
 use crate::hub::Hub;
-use crate::outlet::{Outlet, ReaderGone};
+use crate::outlet::{self, Body, Outlet, ReaderGone};
 use crate::store::records::TargetRef;
 use crate::store::{Changed, ChangedAt};
-
-type Body = Box<dyn FnOnce(Outlet) -> BoxFuture<'static, ()> + Send>;
 
 pub(super) async fn watch(ctx: Ctx, params: WatchParams) -> Result<(StreamOpened, Body), Error> {
     let hub = ctx.hub.clone();
     views::find(&hub, params.run)?;
     let since = match &params.cursor {
         Some(cursor) if cursor.epoch == hub.store.epoch() => cursor.offset,
-        Some(_) => {
-            return Err(Error::conflict(
-                "what changed since this cursor is no longer known; watch again without it",
-            )
-            .with_details(serde_json::json!({"gap": true})));
-        }
+        Some(_) => return Ok(outlet::gone(hub.store.epoch().to_owned())),
         None => 0,
     };
     let opened = StreamOpened { cursor: Some(Cursor::new(hub.store.epoch(), since)), credit: None };

@@ -264,10 +264,14 @@ async fn stopping_closes_what_is_open() {
 async fn agent_link(hub: &TestHub, identity: Identity) -> datacentered_link::Link {
     use datacentered_link::{Called, Handler, Limits, Link, Request, Side, dial, tls};
 
-    struct Deaf;
-    impl Handler for Deaf {
-        fn call(&self, _: Request) -> Called {
-            Called::NoSuchMethod
+    /// An agent without jobs.
+    struct Idle;
+    impl Handler for Idle {
+        fn call(&self, request: Request) -> Called {
+            match request.method.as_str() {
+                "job.list" => Called::reply(&datacentered_proto::ops::job::ListReply::default()),
+                _ => Called::NoSuchMethod,
+            }
         }
     }
 
@@ -276,7 +280,7 @@ async fn agent_link(hub: &TestHub, identity: Identity) -> datacentered_link::Lin
     let options = dial::DialOptions { tls: Some(config), ..dial::DialOptions::default() };
     let url = format!("https://{}", hub.listening.address).parse().expect("parses");
     let socket = dial::connect(&url, &options).await.expect("connects");
-    let (link, driver) = Link::start(socket, Side::Dialled, std::sync::Arc::new(Deaf), Limits::default());
+    let (link, driver) = Link::start(socket, Side::Dialled, std::sync::Arc::new(Idle), Limits::default());
     tokio::spawn(driver);
     link
 }

@@ -5,6 +5,7 @@ mod serve;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ pub use serve::serve_link;
 
 /// How often sessions are looked over for credentials that ended with time; revocations act at once.
 const SWEEP: Duration = Duration::from_secs(2);
+
+/// Refused or failed changes of one session that are written to the audit.
+const AUDITED_REFUSALS: u32 = 100;
 
 /// Pause between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -155,6 +159,7 @@ pub struct Session {
     /// Cancelled when what it proved itself with is no longer good: everything of it ends.
     pub cancel: CancellationToken,
     who: ArcSwap<Who>,
+    refusals: AtomicU32,
 }
 
 impl Session {
@@ -173,6 +178,7 @@ impl Session {
             host_key,
             cancel: hub.stop.child_token(),
             who: ArcSwap::from_pointee(initial),
+            refusals: AtomicU32::new(0),
         });
         hub.sessions.register(&session)?;
         Ok(session)
@@ -181,6 +187,11 @@ impl Session {
     /// Who it speaks for now.
     pub fn who(&self) -> Arc<Who> {
         self.who.load_full()
+    }
+
+    /// Counts a refusal; false once one more would only fill the audit.
+    pub(crate) fn may_be_refused_again(&self) -> bool {
+        self.refusals.fetch_add(1, Ordering::Relaxed) < AUDITED_REFUSALS
     }
 
     /// It has proved who it speaks for.

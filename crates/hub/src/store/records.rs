@@ -55,6 +55,7 @@ keyed! {
     HostRecord = "host" v 1, |r| vec![r.id.to_string()];
     HostNameRecord = "hostname" v 1, |r| vec![r.name.clone()];
     BurntKeyRecord = "burntkey" v 1, |r| vec![r.fingerprint.clone()];
+    JournalRecord = "journal" v 1, |r| vec![r.host.to_string()];
     PresenceRecord = "presence" v 1, |r| vec![r.host.to_string()];
     UserRecord = "user" v 1, |r| vec![r.name.clone()];
     TokenRecord = "token" v 1, |r| vec![r.id.to_string()];
@@ -85,9 +86,16 @@ pub struct HostRecord {
     pub enrolled_by: TokenId,
     /// What it said about itself last.
     pub facts: Facts,
-    /// The journal that its jobs are bound to now.
-    pub incarnation: Option<String>,
-    /// The highest mark of that journal that the hub has seen.
+}
+
+/// What the hub knows of a host's journal: the one that its jobs are bound to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JournalRecord {
+    /// The host.
+    pub host: HostId,
+    /// The journal's name.
+    pub incarnation: String,
+    /// The highest mark of it that the hub has seen.
     pub high_water: u64,
 }
 

@@ -9,8 +9,8 @@ use datacentered_proto::ops::run::{Counts, OfflinePolicy};
 use datacentered_proto::{HostId, JobId, JobState, OperationKey, Outcome, RunId, Timestamp, TokenId};
 
 use super::records::{
-    BurntKeyRecord, DedupeRecord, HostNameRecord, HostRecord, HubRecord, JobRecord, Keyed, PresenceRecord,
-    RunRecord, RunTargetsRecord, SetupRecord, TargetRef, TokenRecord, UserRecord,
+    BurntKeyRecord, DedupeRecord, HostNameRecord, HostRecord, HubRecord, JobRecord, JournalRecord, Keyed,
+    PresenceRecord, RunRecord, RunTargetsRecord, SetupRecord, TargetRef, TokenRecord, UserRecord,
 };
 
 /// A record and the revision of its last write.
@@ -50,10 +50,24 @@ pub enum Changed {
 /// Where the jobs of a run stand.
 #[derive(Clone, Debug, Default)]
 pub struct RunJobs {
-    /// How many stand where. `targets` counts the job records there are.
-    pub counts: Counts,
+    /// How many stand where, hosts that were away left out. `targets` counts the job records there are.
+    counts: Counts,
+    /// Those whose host was away; what that means is the run's to say.
+    offline: u32,
     /// Those that have not been offered, in the order of the run's targets.
     pub queued: BTreeSet<JobId>,
+}
+
+impl RunJobs {
+    /// How many of the run's jobs stand where.
+    pub fn counts(&self, run: &RunRecord) -> Counts {
+        let mut counts = self.counts;
+        match run.offline {
+            OfflinePolicy::Skip => counts.succeeded += self.offline,
+            OfflinePolicy::Fail | OfflinePolicy::Queue => counts.failed += self.offline,
+        }
+        counts
+    }
 }
 
 /// Everything that lists and searches look at. Revisions are those of the `control` bucket.
@@ -69,6 +83,8 @@ pub struct View {
     pub host_keys: HashMap<String, HostId>,
     /// Keys that never return.
     pub burnt_keys: HashMap<String, Arc<BurntKeyRecord>>,
+    /// What is known of the hosts' journals.
+    pub journals: HashMap<HostId, Versioned<JournalRecord>>,
     /// Presence by host.
     pub presence: HashMap<HostId, Versioned<PresenceRecord>>,
     /// Accounts by name.
@@ -85,6 +101,8 @@ pub struct View {
     pub jobs: HashMap<JobId, Versioned<JobRecord>>,
     /// Where the jobs of each run stand.
     pub run_jobs: HashMap<RunId, RunJobs>,
+    /// Bytes of output of all jobs.
+    pub output_bytes: u64,
     /// Jobs that wait for their host, by when they stop waiting.
     pub expiries: BTreeSet<(Timestamp, JobId)>,
     /// Jobs that have not ended or whose output is not complete, by host, in the order of their ids.
@@ -124,6 +142,11 @@ impl View {
             BurntKeyRecord::KIND => {
                 if let Some(burnt) = decode::<BurntKeyRecord>(change)? {
                     self.burnt_keys.insert(burnt.fingerprint.clone(), burnt.record);
+                }
+            }
+            JournalRecord::KIND => {
+                if let Ok(host) = id.parse() {
+                    replace(&mut self.journals, host, decode(change)?);
                 }
             }
             PresenceRecord::KIND => {
@@ -268,17 +291,22 @@ impl View {
 
     /// Keeps the counts of the job's run: each job is counted once, where it stands.
     fn count(&mut self, job: &JobRecord, there: bool) {
-        let skips = self.runs.get(&job.run).is_some_and(|run| run.offline == OfflinePolicy::Skip);
         let jobs = self.run_jobs.entry(job.run).or_default();
         let counts = &mut jobs.counts;
         let place = match (&job.outcome, job.state) {
             (Some(outcome), _) if outcome.is_success() => &mut counts.succeeded,
-            (Some(Outcome::Offline { .. }), _) if skips => &mut counts.succeeded,
+            (Some(Outcome::Offline { .. }), _) => &mut jobs.offline,
             (Some(_), _) => &mut counts.failed,
             (None, JobState::Queued) => &mut counts.queued,
             (None, _) => &mut counts.under_way,
         };
         let waits = job.outcome.is_none() && job.state == JobState::Queued;
+        let bytes = job.stdout_bytes.saturating_add(job.stderr_bytes);
+        self.output_bytes = if there {
+            self.output_bytes.saturating_add(bytes)
+        } else {
+            self.output_bytes.saturating_sub(bytes)
+        };
         if there {
             *place += 1;
             counts.targets += 1;

@@ -137,6 +137,7 @@ impl Agent {
             stdout_bytes: 0,
             stderr_bytes: 0,
             stdin_bytes: 0,
+            high_water: 0,
         };
         journal.jobs.insert(job, (offer, report.clone()));
         drop(journal);
@@ -233,6 +234,7 @@ impl Handler for Agent {
                         stdout_bytes: 0,
                         stderr_bytes: 0,
                         stdin_bytes: 0,
+                        high_water: 0,
                     },
                 };
                 Answer::of(&report)

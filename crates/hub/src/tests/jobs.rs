@@ -287,3 +287,82 @@ async fn a_run_on_many_offline_hosts_is_explained_whole() {
     let ended = show(&world.client(Role::Viewer).await, params.key).await.summary;
     assert!(ended.ended.is_some() && ended.counts.failed == 450);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_hub_runs_nothing_twice_and_adopts_what_its_hosts_know() {
+    let world = World::new().await;
+    let (agent, link) = Agent::join(&world, "a", Script::Run).await;
+    let client = world.client(Role::Operator).await;
+    let before = create(&client, &world.run_params(&["a"])).await.expect("run");
+    let job = before.targets[0].job;
+    eventually("accepted", || agent.journal.lock().expect("lock").jobs.contains_key(&job)).await;
+    let backup = world.backup().await;
+    // After the backup the job ends and is forgotten, and another one is started that the backup does not know.
+    agent.end(&link, job, Outcome::Exited { code: 0 }).await.expect("reported");
+    eventually("released", || agent.journal.lock().expect("lock").released.contains(&job)).await;
+    let after = create(&client, &world.run_params(&["a"])).await.expect("run");
+    let unknown = after.targets[0].job;
+    eventually("accepted", || agent.journal.lock().expect("lock").jobs.contains_key(&unknown)).await;
+    let offers = agent.journal.lock().expect("lock").offers.len();
+
+    let world = world.restored(&backup).await;
+    let link = agent.connect(&world).await;
+    let client = world.client(Role::Operator).await;
+    let lost = Outcome::Lost { why: Loss::JournalReplaced, by: None };
+    assert_eq!(wait(&client, before.run).await.targets[0].outcome, Some(lost), "it may have run");
+    agent.end(&link, unknown, Outcome::Exited { code: 5 }).await.expect("reported");
+    assert_eq!(wait(&client, after.run).await.targets[0].outcome, Some(Outcome::Exited { code: 5 }));
+    assert_eq!(
+        agent.journal.lock().expect("lock").offers.len(),
+        offers,
+        "something was offered a second time"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn targets_that_wait_for_room_outlive_a_restart_of_the_hub() {
+    let world = World::new().await;
+    let mut agents = Vec::new();
+    for index in 0..3 {
+        agents.push(Agent::join(&world, &format!("h{index}"), Script::Run).await.0);
+    }
+    let client = world.client(Role::Operator).await;
+    let mut params = world.run_params(&["all"]);
+    params.max_parallel = Some(1);
+    create(&client, &params).await.expect("run");
+    let world = world.restart().await;
+    for agent in &agents {
+        agent.journal.lock().expect("lock").script = Some(Script::Exit(0));
+    }
+    let client = world.client(Role::Operator).await;
+    let mut links = Vec::new();
+    for agent in &agents {
+        let link = agent.connect(&world).await;
+        let open: Vec<_> = agent.journal.lock().expect("lock").jobs.keys().copied().collect();
+        for job in open {
+            agent.end(&link, job, Outcome::Exited { code: 0 }).await.expect("reported");
+        }
+        links.push(link);
+    }
+    let counts = wait(&client, params.key).await.summary.counts;
+    assert_eq!((counts.succeeded, counts.failed), (3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_given_up_is_ended_on_its_host() {
+    let world = World::new().await;
+    let (agent, link) = Agent::join(&world, "a", Script::Run).await;
+    let client = world.client(Role::Operator).await;
+    let run = create(&client, &world.run_params(&["a"])).await.expect("run").run;
+    eventually("accepted", || !agent.journal.lock().expect("lock").jobs.is_empty()).await;
+    link.close("test");
+    eventually("offline", || !world.hub.live.is_online(agent.host)).await;
+    let params = AbandonParams { key: world.key(), run, hosts: vec![] };
+    client.call::<RunAbandon>(&params).await.expect("abandoned");
+    let _link = agent.connect(&world).await;
+    eventually("cancelled and forgotten", || !agent.journal.lock().expect("lock").released.is_empty()).await;
+    assert!(
+        matches!(show(&client, run).await.targets[0].outcome, Some(Outcome::Lost { .. })),
+        "it never changes"
+    );
+}

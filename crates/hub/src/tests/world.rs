@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use datacentered_engine::outbox::Mover;
 use datacentered_link::clock::Clock;
-use datacentered_link::{Called, Handler, Limits, Link, Request, Side, websocket_config};
-use datacentered_proto::operations::{HostEnrol, SessionHello, TokenCreate};
+use datacentered_link::{Called, Handler, Limits, Link, Request, Side, StreamEvent, websocket_config};
+use datacentered_proto::operations::{HostEnrol, HubBackup, SessionHello, TokenCreate};
+use datacentered_proto::ops::EndReason;
 use datacentered_proto::ops::access::{Role, TokenCreateParams, TokenKind};
 use datacentered_proto::ops::host::{EnrolParams, EnrolReply, Facts};
+use datacentered_proto::ops::hub::BackupParams;
 use datacentered_proto::ops::session::{AgentHello, HelloParams, HelloReply};
 use datacentered_proto::{Error, OperationKey, PROTOCOL};
 use tokio_tungstenite::WebSocketStream;
@@ -74,6 +76,38 @@ impl World {
         self.hub.close(mover).await;
         let (hub, mover) = Hub::open(config, Clock::system()).await.expect("hub again");
         Self { hub, mover: Some(mover), dir: self.dir }
+    }
+
+    /// A backup of the hub as it stands.
+    pub(super) async fn backup(&self) -> Vec<u8> {
+        let admin = self.admin().await;
+        let (_, mut reader) =
+            admin.open::<HubBackup>(0, |stream| BackupParams { stream }).await.expect("a backup");
+        let mut all = Vec::new();
+        loop {
+            match reader.next().await.expect("an end") {
+                StreamEvent::Bytes { payload, .. } => all.extend_from_slice(&payload),
+                StreamEvent::End(end) => {
+                    assert_eq!(end.reason, EndReason::Done, "{end:?}");
+                    return all;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Stops the hub and starts one from a backup.
+    pub(super) async fn restored(mut self, backup: &[u8]) -> Self {
+        let mover = self.mover.take().expect("running");
+        self.hub.close(mover).await;
+        let dir = tempfile::tempdir().expect("directory");
+        let file = dir.path().join("backup");
+        std::fs::write(&file, backup).expect("written");
+        let data_dir = dir.path().join("hub");
+        let into = data_dir.clone();
+        tokio::task::block_in_place(move || crate::restore(&into, &file)).expect("restored");
+        let (hub, mover) = Hub::open(config(&data_dir), Clock::system()).await.expect("hub");
+        Self { hub, mover: Some(mover), dir }
     }
 
     pub(super) fn key(&self) -> OperationKey {

@@ -177,6 +177,9 @@ pub struct JobReport {
     /// Bytes of standard input that the host holds or has delivered: feeding goes on from here.
     #[serde(default)]
     pub stdin_bytes: u64,
+    /// The journal's high-water mark when this was said: one that is lower later means that the journal was rolled back.
+    #[serde(default)]
+    pub high_water: u64,
 }
 
 /// `job.list` on an agent.

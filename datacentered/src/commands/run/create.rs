@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+use std::time::Duration;
 
 use datacentered_client::{Client, Clock};
 use datacentered_proto::operations::RunCreate;
@@ -15,11 +16,14 @@ use super::cancel::{self, Interrupts, OnInterrupt};
 use super::report::Document;
 use super::{Following, as_ssh, many, single, wait};
 use crate::args::Global;
-use crate::args::run::Create;
+use crate::args::run::{Create, Offline};
 use crate::connect;
 use crate::failure::{Exit, Failure, Result};
 use crate::text::{duration, selector};
 use crate::ui::Ui;
+
+/// How long a target waits for its host, unless it is said.
+const QUEUED_FOR: Duration = Duration::from_hours(24);
 
 /// `run --on ...`.
 pub(crate) async fn run(ui: Ui, global: &Global, create: Create) -> Result<()> {
@@ -91,6 +95,12 @@ fn params(create: Create) -> Result<CreateParams> {
         return Err(Failure::usage("standard input cannot be both the script and the input of the run")
             .hint("give the script as a file"));
     }
+    if create.expires.is_some() && !matches!(create.offline, Offline::Queue) {
+        return Err(Failure::usage(
+            "--expires says how long --offline queue waits, and goes with nothing else",
+        )
+        .hint("add --offline queue, or leave --expires out; --timeout limits how long the command takes"));
+    }
     let script = match &create.script {
         Some(path) => Some(Script {
             interpreter: create.interpreter.map(|program| words(program.into_vec())).unwrap_or_default(),
@@ -113,7 +123,7 @@ fn params(create: Create) -> Result<CreateParams> {
         on: create.on,
         exec,
         offline: create.offline.into(),
-        expires_ms: duration::millis(create.expires),
+        expires_ms: duration::millis(create.expires.unwrap_or(QUEUED_FOR)),
         max_parallel: create.max_parallel,
     })
 }
@@ -154,10 +164,21 @@ mod tests {
     use clap::Parser;
 
     fn parse(args: &[&str]) -> CreateParams {
+        try_parse(args).expect("reads")
+    }
+
+    fn try_parse(args: &[&str]) -> Result<CreateParams> {
         let cli =
             crate::args::Cli::try_parse_from([&["datacentered", "run"], args].concat()).expect("parses");
         let crate::args::Command::Run(run) = cli.command else { panic!("a run") };
-        params(run.create).expect("reads")
+        params(run.create)
+    }
+
+    #[test]
+    fn an_expiry_is_for_what_waits() {
+        let failure = try_parse(&["--on", "h", "--expires", "1h", "--", "true"]).expect_err("refused");
+        assert_eq!(failure.exit, Exit::Usage);
+        assert_eq!(parse(&["--on", "h", "--offline", "queue", "--", "true"]).expires_ms, 86_400_000);
     }
 
     #[test]

@@ -17,9 +17,9 @@ use crate::connect;
 use crate::failure::{Exit, Failure, Result};
 use crate::text::clean::clean;
 use crate::text::outcome;
-use crate::ui::Ui;
 use crate::ui::state::StateLine;
 use crate::ui::writer::{Stopped, Stream, Writer};
+use crate::ui::{Ui, connection};
 
 /// Longest name that others are padded to.
 const WIDEST_NAME: usize = 24;
@@ -43,6 +43,7 @@ pub(super) async fn follow(following: Following<'_>, document: Document) -> Resu
     let mut watch = client.watch_run(run);
     let mut watching = true;
     let mut feeding = std::pin::pin!(input::feed_or_fail(client, run, stdin));
+    let mut telling = std::pin::pin!(connection::tell(ui, &state, client));
     let mut leaving = std::pin::pin!(cancel::listen(ui, &state, client, run, interrupts, on_interrupt));
     let ended: Result<()> = loop {
         if !watching && pool.is_done() {
@@ -63,6 +64,7 @@ pub(super) async fn follow(following: Following<'_>, document: Document) -> Resu
             },
             event = pool.next() => board.print(event).await,
             failure = &mut feeding => break Err(failure),
+            never = &mut telling => match never {},
             () = &mut leaving => break Err(Failure::silent(Exit::Failed)),
         };
         if let Err(Stopped) = step {
@@ -82,6 +84,11 @@ pub(super) async fn follow(following: Following<'_>, document: Document) -> Resu
         }
         written?;
         return ended;
+    }
+    if ui.err_terminal {
+        for line in report::skipped(&finished.targets, finished.offline, connect::now()) {
+            ui.message(&line);
+        }
     }
     for line in report::explanations(&finished.targets, finished.offline, connect::now()) {
         ui.message(&line);

@@ -20,6 +20,7 @@ use crate::args::Global;
 use crate::args::run::{Run, RunCommand};
 use crate::connect;
 use crate::failure::{Exit, Failure, Result};
+use crate::text::clean::clean;
 use crate::text::short_id::{self, Unresolved};
 use crate::text::{outcome, selector};
 use crate::ui::Ui;
@@ -108,9 +109,26 @@ async fn list(ui: Ui, client: &Client, limit: u32, host: Option<String>, active:
         }
     }
     if ui.json() {
-        return ui.document(&listed.runs);
+        ui.document(&listed.runs)?;
+    } else if !listed.runs.is_empty() {
+        ui.line(&report::list(ui, &listed.runs, connect::now()))?;
     }
-    if listed.runs.is_empty() { Ok(()) } else { ui.line(&report::list(&listed.runs, connect::now())) }
+    match host {
+        Some(host) if listed.runs.is_empty() => {
+            let which = if active { "no run that has not ended" } else { "no run" };
+            Err(Failure::usage(format!("{which} has a target on '{}'", clean(&host)))
+                .hint("'datacentered host list' shows the hosts"))
+        }
+        None if listed.runs.is_empty() && active => {
+            ui.advice("no run is under way: datacentered run list shows those that have ended");
+            Ok(())
+        }
+        None if listed.runs.is_empty() => {
+            ui.advice("no runs yet: datacentered run --on all -- uptime");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The run that an id, or the beginning of one, names.

@@ -11,7 +11,10 @@ use serde::Serialize;
 use crate::failure::Result;
 use crate::text::clean::{clean, shorten};
 use crate::text::{ago, outcome, short_id, size};
-use crate::ui::table;
+use crate::ui::{Ui, table};
+
+/// Most failed targets whose evidence is shown.
+const LOOKED_AT: usize = 20;
 
 /// The document that scripts rely on.
 #[derive(Debug, Serialize)]
@@ -51,13 +54,12 @@ impl Document {
 
     /// How many targets count as failed.
     pub(crate) fn failed(&self) -> usize {
-        let offline = self.summary.offline;
-        self.targets
-            .iter()
-            .filter(|target| {
-                target.outcome.as_ref().is_some_and(|outcome| outcome::counts_as_failed(outcome, offline))
-            })
-            .count()
+        self.failures().count()
+    }
+
+    fn failures(&self) -> impl Iterator<Item = &Target> {
+        let failed = |outcome: &Outcome| outcome::counts_as_failed(outcome, self.summary.offline);
+        self.targets.iter().filter(move |target| target.outcome.as_ref().is_some_and(failed))
     }
 
     /// For a person.
@@ -73,12 +75,27 @@ impl Document {
         ]);
         let rows = self.targets.iter().map(|target| target_row(target, now));
         let targets = table::table(["HOST", "STATE", "OUTCOME", "TOOK", "STDOUT", "STDERR"], rows);
-        // One target is looked at closely; of many the outcomes matter, and -o json has everything.
-        let evidence = match self.targets.as_slice() {
-            [target] => format!("\n\n{}", evidence(target)),
-            _ => String::new(),
-        };
-        format!("{head}\n\n{targets}{evidence}")
+        format!("{head}\n\n{targets}{}", self.evidence())
+    }
+
+    /// One target is looked at closely; of many, those that failed.
+    fn evidence(&self) -> String {
+        if let [target] = self.targets.as_slice() {
+            return format!("\n\n{}", evidence(target));
+        }
+        let failed: Vec<&Target> = self.failures().collect();
+        let mut text: String = failed
+            .iter()
+            .take(LOOKED_AT)
+            .map(|target| format!("\n\n{}:\n{}", clean(&target.host), evidence(target)))
+            .collect();
+        if let Some(more @ 1..) = failed.len().checked_sub(LOOKED_AT) {
+            text.push_str(&format!(
+                "\n\n{more} more have failed; the evidence of every target: datacentered run show {} -o json",
+                self.run
+            ));
+        }
+        text
     }
 }
 
@@ -124,6 +141,27 @@ pub(crate) fn explanations(targets: &[Target], offline: OfflinePolicy, now: Time
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
+/// A line for each target that was passed over, in the order of names.
+pub(crate) fn skipped(targets: &[Target], offline: OfflinePolicy, now: Timestamp) -> Vec<String> {
+    if offline != OfflinePolicy::Skip {
+        return Vec::new();
+    }
+    let mut lines: Vec<String> = targets
+        .iter()
+        .filter_map(|target| match &target.outcome {
+            Some(Outcome::Offline { since: Some(since) }) => {
+                Some(format!("{}: skipped, offline since {}", clean(&target.host), ago::human(*since, now)))
+            }
+            Some(Outcome::Offline { since: None }) => {
+                Some(format!("{}: skipped, it has never connected", clean(&target.host)))
+            }
+            _ => None,
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
 /// What happened to one target, with the last thing that its witness had to say.
 pub(crate) fn told(target: &Target, outcome: &Outcome, now: Timestamp) -> String {
     let told = format!("{}: {}", clean(&target.host), outcome::explain(outcome, now));
@@ -136,15 +174,15 @@ pub(crate) fn told(target: &Target, outcome: &Outcome, now: Timestamp) -> String
 }
 
 /// Runs in a list.
-pub(crate) fn list(runs: &[RunSummary], now: Timestamp) -> String {
+pub(crate) fn list(ui: Ui, runs: &[RunSummary], now: Timestamp) -> String {
     let rows = runs.iter().map(|run| {
         let counts = run.counts;
         [
             short_id::shorten(run.run),
             ago::human(run.created, now),
             clean(&run.by),
-            shorten(&run.on.join(" or "), 30),
-            shorten(&run.command, 40),
+            ui.cell(&run.on.join(" or "), 30),
+            ui.cell(&run.command, 40),
             if counts.all_ended() {
                 "ended".to_owned()
             } else {

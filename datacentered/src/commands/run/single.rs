@@ -13,9 +13,9 @@ use crate::connect;
 use crate::failure::{Exit, Failure, Result};
 use crate::text::clean::clean;
 use crate::text::outcome;
-use crate::ui::Ui;
 use crate::ui::state::StateLine;
 use crate::ui::writer::{Stream, Writer};
+use crate::ui::{Ui, connection};
 
 /// Prints one target's output from byte `from` on, and ends as its command did.
 pub(super) async fn follow(following: Following<'_>, host: Option<String>, from: u64) -> Result<()> {
@@ -27,6 +27,7 @@ pub(super) async fn follow(following: Following<'_>, host: Option<String>, from:
         // Both at once: the output is on its way while the outcome is not there yet.
         ended = async { tokio::try_join!(printing.output(from, &writer), printing.end()) } => ended,
         failure = input::feed_or_fail(client, run, stdin) => Err(failure),
+        never = connection::tell(ui, &state, client) => match never {},
         () = cancel::listen(ui, &state, client, run, interrupts, on_interrupt) => {
             Err(Failure::silent(Exit::Failed))
         }

@@ -6,6 +6,7 @@ use datacentered_proto::RunId;
 use super::report::Document;
 use super::{Following, cancel, input, ssh_exit};
 use crate::failure::{Exit, Failure, Result};
+use crate::ui::connection;
 use crate::ui::state::StateLine;
 
 /// Waits for the end of the run and prints its document. `literal` says that one host was named literally.
@@ -15,6 +16,7 @@ pub(super) async fn follow(following: Following<'_>, literal: bool) -> Result<()
     tokio::select! {
         ended = ended(client, run) => ended?,
         failure = input::feed_or_fail(client, run, stdin) => return Err(failure),
+        never = connection::tell(ui, &state, client) => match never {},
         () = cancel::listen(ui, &state, client, run, interrupts, on_interrupt) => {
             return Err(Failure::silent(Exit::Failed));
         }
