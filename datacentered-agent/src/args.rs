@@ -32,14 +32,14 @@ Exit codes: 0 stopped in good order, 1 failed, 2 wrong usage, configuration or d
 const JOIN_EXAMPLES: &str = "\
 Examples:
   datacentered-agent join hub.example:7272 --token @/root/token
-  datacentered-agent join hub.example:7272 --token - --name web-1 --label role=web --label site=fra < /root/token
+  datacentered-agent join hub.example:7272 --token - --label role=web --label site=fra < /root/token
   datacentered-agent join wss://hub-a.example:7272,wss://hub-b.example:7272 --token @/root/token
   datacentered-agent join hub.example:7272 --token @token --data-dir /srv/agent -o json
 
-The token comes from 'datacentered token create --join' on a machine that is logged in to the hub. On the command
-line itself it can be seen by every user of this host: prefer @FILE or -.
+The token comes from 'datacentered token create --join', where somebody is logged in to the hub.
+On the command line itself every user of this host can see it: prefer @FILE or -.
 
-Once joined, 'datacentered-agent start' or its systemd unit runs the agent; the token is not needed again.";
+Once joined, 'datacentered-agent start' or the systemd unit runs the agent, without a token.";
 
 /// The form of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

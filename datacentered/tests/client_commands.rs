@@ -123,6 +123,39 @@ fn a_hub_that_cannot_be_reached_or_trusted() {
 }
 
 #[test]
+fn whoever_waits_learns_that_the_hub_is_gone_and_back() {
+    let mut world = World::with_hosts(["web1"]);
+    let command = ["run", "--on", "web1", "--", "sh", "-c", "echo begun; sleep 6"];
+    let mut child = world.spawn(command);
+    let mut begun = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut begun).expect("output");
+    world.kill_hub();
+    // Longer than the moment about which nothing is said.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    world.start_hub();
+    let output = finish(child);
+    assert_eq!(output.code, 0, "{output:?}");
+    let said: Vec<&str> = output.stderr.lines().collect();
+    let [lost, back] = said[..] else { panic!("{said:?}") };
+    assert!(lost.starts_with("connection to the hub lost ("), "{lost}");
+    assert!(lost.ends_with("); trying again for up to 10 min ..."), "{lost}");
+    assert_eq!(back, "connected again");
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let world = World::new();
+    let mut command = world.program();
+    command.args(["--hub", &world.socket(), "whoami"]);
+    for variable in ["HUB", "TOKEN", "FINGERPRINT", "CONFIG"] {
+        command.env(format!("DATACENTERED_{variable}"), "");
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = finish(command.spawn().expect("the program starts")).ok();
+    assert!(output.stdout.starts_with("the local user "), "{output:?}");
+}
+
+#[test]
 fn any_operation_can_be_called() {
     let world = World::with_hosts(["web1"]);
     let host = world.run(["call", "host.show", "{\"host\":\"web1\"}"]).ok().json();

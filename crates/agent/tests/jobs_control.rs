@@ -11,7 +11,7 @@ use datacentered_agent_lib::boot::BootReader;
 use datacentered_agent_lib::jobs::{OutputEvent, Refuse};
 use datacentered_proto::error::Code;
 use datacentered_proto::ops::GapReason;
-use datacentered_proto::ops::job::WhenFull;
+use datacentered_proto::ops::job::{JobReport, WhenFull};
 use datacentered_proto::outcome::{Interruption, StartFailure};
 use datacentered_proto::{JobState, Outcome};
 
@@ -98,20 +98,22 @@ async fn a_repeated_offer_is_answered_and_starts_nothing() {
 }
 
 #[tokio::test]
-async fn policy_refuses_durably() {
+async fn what_the_host_refuses_is_refused_durably() {
     let host = Host::with(|config| {
         config.refuse = Refuse::by(|offer| {
             let forbidden = offer.spec.argv.first().is_some_and(|program| program.as_bytes() == b"reboot");
-            forbidden.then(|| "exec.deny = [\"reboot\"]".to_owned())
+            forbidden.then(|| "no reboots here".to_owned())
         });
     })
     .await;
     let refused = host.run(command(&["reboot"])).await;
-    let why = "exec.deny = [\"reboot\"]".to_owned();
+    let why = "no reboots here".to_owned();
     assert_eq!(refused.outcome, Some(Outcome::Refused { why }));
     assert_eq!(host.run(command(&["true"])).await.outcome, exited(0));
     let host = host.reopen().await;
-    assert_eq!(host.jobs.report(refused.job).expect("is known"), refused);
+    let again = host.jobs.report(refused.job).expect("is known");
+    assert!(again.high_water > refused.high_water, "the journal has another job since");
+    assert_eq!(JobReport { high_water: refused.high_water, ..again }, refused);
     assert_eq!(host.jobs.spec(refused.job).await.expect_err("has none").code, Code::NotFound);
 }
 

@@ -19,7 +19,7 @@ pub enum Record {
         /// All of what was asked for.
         offer: Offer,
     },
-    /// The host's policy would not have it.
+    /// The host would not have it ([`crate::jobs::Refuse`]).
     Refused {
         /// When.
         at: Timestamp,
@@ -27,7 +27,7 @@ pub enum Record {
         job: JobId,
         /// Its run.
         run: RunId,
-        /// The policy line.
+        /// Why not.
         why: String,
     },
     /// There was no room to accept it.

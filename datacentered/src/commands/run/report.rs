@@ -84,16 +84,15 @@ impl Document {
             return format!("\n\n{}", evidence(target));
         }
         let failed: Vec<&Target> = self.failures().collect();
-        let mut text: String = failed
-            .iter()
-            .take(LOOKED_AT)
-            .map(|target| format!("\n\n{}:\n{}", clean(&target.host), evidence(target)))
-            .collect();
+        let mut text = String::new();
+        for target in failed.iter().take(LOOKED_AT) {
+            text += &format!("\n\n{}:\n{}", clean(&target.host), evidence(target));
+        }
         if let Some(more @ 1..) = failed.len().checked_sub(LOOKED_AT) {
-            text.push_str(&format!(
+            text += &format!(
                 "\n\n{more} more have failed; the evidence of every target: datacentered run show {} -o json",
                 self.run
-            ));
+            );
         }
         text
     }
