@@ -41,6 +41,10 @@ fn selectors_that_match_nothing_are_a_usage_error() {
     let output = world.run(["run", "--on", "db*", "--", "true"]);
     assert_eq!((output.code, output.stdout.as_str()), (2, ""));
     assert!(output.stderr.starts_with("error: "), "{output:?}");
+
+    let output = world.run(["run", "list", "--host", "nosuch"]);
+    assert_eq!((output.code, output.stdout.as_str()), (2, ""));
+    assert!(output.stderr.starts_with("error: "), "{output:?}");
 }
 
 #[test]

@@ -24,8 +24,10 @@ exit 9
 "#;
 
 fn expected(lines: u32) -> (String, String) {
-    let out = (0..lines).map(|i| format!("line {i} of a command that is watched\n")).collect();
-    let err = (0..lines).filter(|i| i % 100 == 99).map(|i| format!("to the other stream: {i}\n")).collect();
+    let lines_of = |chosen: Vec<String>| chosen.join("\n") + "\n";
+    let out = lines_of((0..lines).map(|i| format!("line {i} of a command that is watched")).collect());
+    let err =
+        lines_of((0..lines).filter(|i| i % 100 == 99).map(|i| format!("to the other stream: {i}")).collect());
     (out, err)
 }
 
@@ -78,13 +80,9 @@ fn hub_and_agent_are_killed_twice_each_and_nothing_is_lost_or_doubled() {
     let output = finish(watcher);
     let (stdout, stderr) = expected(COUNT);
     assert!(output.stdout == stdout, "{} bytes instead of {}", output.stdout.len(), stdout.len());
-    let from_host: String = output
-        .stderr
-        .lines()
-        .filter(|line| line.starts_with("to the other"))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    assert_eq!(from_host, stderr);
+    let from_host: Vec<&str> =
+        output.stderr.lines().filter(|line| line.starts_with("to the other")).collect();
+    assert_eq!(from_host.join("\n") + "\n", stderr);
     assert_eq!(output.code, 9);
     assert_eq!(starts(&dir), [(pid, parent)], "it ran more than once");
 

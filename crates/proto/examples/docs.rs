@@ -6,7 +6,8 @@ use datacentered_proto::openapi::{openapi_document, operations_document};
 
 fn main() -> std::io::Result<()> {
     let dir = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "docs".into()));
-    for (name, document) in [("operations.json", operations_document()), ("openapi.json", openapi_document())] {
+    for (name, document) in [("operations.json", operations_document()), ("openapi.json", openapi_document())]
+    {
         std::fs::write(dir.join(name), format!("{document:#}\n"))?;
     }
     Ok(())

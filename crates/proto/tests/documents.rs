@@ -8,7 +8,10 @@ use serde_json::Value;
 fn check(name: &str, made: &Value) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == format!("{made:#}\n"), "docs/{name} is stale: run 'make docs' and look at the difference");
+    assert!(
+        kept == format!("{made:#}\n"),
+        "docs/{name} is stale: run 'make docs' and look at the difference"
+    );
 }
 
 #[test]

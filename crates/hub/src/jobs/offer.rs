@@ -38,7 +38,7 @@ pub(crate) fn offer_again(hub: &Arc<Hub>, jobs: Vec<JobId>) {
                 Ok(true) => offer(&task_hub, job, false).await,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(%job, %error, "a job could not be offered again; the next link tries")
+                    tracing::warn!(%job, %error, "a job could not be offered again; the next link tries");
                 }
             }
         });

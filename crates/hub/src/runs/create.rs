@@ -56,12 +56,12 @@ pub(super) async fn create(ctx: Ctx, params: CreateParams) -> Result<RunReply, E
 
 fn repeated(ctx: &Ctx, run: RunId, hash: &str) -> Result<Option<RunReply>, Error> {
     let Some(found) = ctx.hub.store.view(|view| view.runs.get(&run).cloned()) else {
-        return match ctx.hub.store.view(|view| view.dedupe.contains_key(&(ctx.who.caller(), run.into()))) {
-            true => Err(Error::conflict(
+        if ctx.hub.store.view(|view| view.dedupe.contains_key(&(ctx.who.caller(), run.into()))) {
+            return Err(Error::conflict(
                 "this run has ended, and its history was dropped to stay within its bounds",
-            )),
-            false => Ok(None),
-        };
+            ));
+        }
+        return Ok(None);
     };
     if found.caller != ctx.who.caller() || found.params_hash != hash {
         return Err(Error::conflict(

@@ -141,7 +141,7 @@ pub struct Offer {
     pub run: RunId,
     /// The journal incarnation it is bound to.
     pub incarnation: String,
-    /// Who asked for the run, for the host's policy and log.
+    /// Who asked for the run, for the host's log.
     pub by: String,
     /// What to execute.
     pub spec: ExecSpec,

@@ -84,17 +84,15 @@ impl Document {
             return format!("\n\n{}", evidence(target));
         }
         let failed: Vec<&Target> = self.failures().collect();
-        let mut text = String::new();
-        for target in failed.iter().take(LOOKED_AT) {
-            text += &format!("\n\n{}:\n{}", clean(&target.host), evidence(target));
-        }
+        let looked_at = |target: &&Target| format!("\n\n{}:\n{}", clean(&target.host), evidence(target));
+        let mut parts: Vec<String> = failed.iter().take(LOOKED_AT).map(looked_at).collect();
         if let Some(more @ 1..) = failed.len().checked_sub(LOOKED_AT) {
-            text += &format!(
+            parts.push(format!(
                 "\n\n{more} more have failed; the evidence of every target: datacentered run show {} -o json",
                 self.run
-            );
+            ));
         }
-        text
+        parts.concat()
     }
 }
 
