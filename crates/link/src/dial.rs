@@ -221,7 +221,10 @@ async fn secure(
 ) -> Result<TlsStream<TcpStream>, DialError> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| DialError::Options { url: url.clone(), detail: "the host has no valid name".into() })?;
-    TlsConnector::from(config).connect(name, stream).await.map_err(|error| tls_error(url, error))
+    let connected = TlsConnector::from(config).connect(name, stream).await;
+    let mut stream = connected.map_err(|error| tls_error(url, error))?;
+    stream.get_mut().1.set_buffer_limit(Some(socket::TLS_BUFFER));
+    Ok(stream)
 }
 
 fn tls_error(url: &HubUrl, error: io::Error) -> DialError {

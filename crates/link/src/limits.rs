@@ -16,7 +16,7 @@ pub const REFUSE_FACTOR: usize = 4;
 pub(crate) const READ_BUFFER: usize = 4 * 1024;
 
 /// What the WebSocket gathers before it writes, in bytes.
-pub(crate) const WRITE_BUFFER: usize = 2 * BULK_CHUNK;
+pub(crate) const WRITE_BUFFER: usize = BULK_CHUNK;
 
 /// Limits of one link. Values below what the protocol needs are raised to it when the link starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

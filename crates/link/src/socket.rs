@@ -12,7 +12,10 @@ use tokio_rustls::client::TlsStream;
 
 /// Bytes that may wait unsent in the kernel before the socket counts as full. Small, so that what matters now does not wait
 /// behind what was written long ago.
-pub const NOTSENT_LOWAT: u32 = 64 * 1024;
+pub const NOTSENT_LOWAT: u32 = 16 * 1024;
+
+/// Bytes that TLS keeps encrypted and unsent, for the same reason: about one record.
+pub const TLS_BUFFER: usize = 16 * 1024;
 
 /// Sets what every TCP connection under a link needs: no delay for small messages, and a short unsent queue.
 pub fn tune(stream: &TcpStream) -> io::Result<()> {

@@ -157,7 +157,8 @@ async fn shake_hands(
         .is_some_and(|mut protocols| protocols.any(|protocol| protocol == ALPN_AGENT.as_bytes()));
     let (door, config) =
         if agent { (Door::Agent, hub.identity.agent_tls()) } else { (Door::Web, hub.identity.web_tls()) };
-    let stream = start.into_stream(config).await.ok()?;
+    let mut stream = start.into_stream(config).await.ok()?;
+    stream.get_mut().1.set_buffer_limit(Some(datacentered_link::socket::TLS_BUFFER));
     let host_key = if agent {
         let (_, tls) = stream.get_ref();
         Some(HostKey::of_certificate(tls.peer_certificates()?.first()?)?)
