@@ -89,7 +89,7 @@ Limits and other settings are read from DATA_DIR/hub.toml.")]
 pub(crate) struct HubStart {
     #[command(flatten)]
     pub(crate) data_dir: DataDir,
-    /// Address and port to listen on; port 0 takes any free one [default: [::]:7272]
+    /// Address and port to listen on; port 0 takes any free one [default: every address, port 7272]
     #[arg(long, value_name = "A:P")]
     pub(crate) listen: Option<String>,
     /// Address of this machine only to listen on without TLS, for a reverse proxy

@@ -123,7 +123,7 @@ pub(super) fn minute(moment: Timestamp) -> Timestamp {
     Timestamp::from_millis(moment.as_millis().div_euclid(MINUTE_MS) * MINUTE_MS)
 }
 
-/// Remembers that a token was used, for [`super::maintain`] to write down.
+/// Remembers that a token was used, for [`super::maintain()`] to write down.
 fn note_use(hub: &Hub, token: &TokenRecord) {
     let now = minute(hub.clock.wall());
     if token.last_used.is_none_or(|last| last < now) {

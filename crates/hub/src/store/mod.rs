@@ -64,7 +64,7 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the bucket and loads the view. [`Store::follow`] must then run for as long as the store is used.
+    /// Opens the bucket and loads the view. The [`Follower`] must then run for as long as the store is used.
     pub async fn open(engine: Engine) -> Result<(Self, Follower), datacentered_engine::Error> {
         let bucket = Bucket::new(CONTROL_BUCKET)?;
         engine.kv().open_bucket(&bucket, Durability::Always).await?;
