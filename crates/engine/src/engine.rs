@@ -26,7 +26,7 @@ pub trait Backend: Send + Sync {
     fn failed(&self) -> CancellationToken;
     /// See [`Engine::shutdown`].
     fn shutdown(&self) -> BoxFuture<'_, ()>;
-    /// One consistent snapshot of everything, with the caller's extra files. See [`crate::embedded::backup`].
+    /// One consistent snapshot of everything, with the caller's extra files. See [`crate::embedded::backup()`].
     fn backup(&self, extra: Vec<(String, Bytes)>) -> BoxFuture<'_, Result<BackupStream>>;
 }
 

@@ -75,7 +75,7 @@ pub(crate) struct End {
 }
 
 /// Writes a backup of the open engine to `writer` while it goes on working. The extra files (names and contents: CA,
-/// keys, settings) travel with it and come back from [`super::restore`]. Buckets kept in memory are not in it.
+/// keys, settings) travel with it and come back from [`super::restore()`]. Buckets kept in memory are not in it.
 ///
 /// Errors: [`Error::TooLarge`] and [`Error::Invalid`] for the extra files, [`Error::Io`] of the writer, and the
 /// engine's own.
