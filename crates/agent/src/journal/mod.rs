@@ -1,6 +1,6 @@
 //! What a host has promised: every job it accepted is on disk before it says so.
 //!
-//! [`file`] is the form on disk and its recovery, [`log`] the one thread that writes it and syncs once for all that
+//! [`mod@file`] is the form on disk and its recovery, [`log`] the one thread that writes it and syncs once for all that
 //! wait, [`record`] what is written, [`slots`] the preallocated places for outcomes.
 
 pub mod file;
