@@ -42,9 +42,9 @@ doc:
 unit:
 	$(CARGO) build $(LOCKED) -p datacentered -p datacentered-agent
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  set -x; $(CARGO) nextest run $(LOCKED) --workspace --all-features; \
+	  set -x; $(CARGO) nextest run $(LOCKED) --no-fail-fast --workspace --all-features; \
 	else \
-	  set -x; $(CARGO) test $(LOCKED) --workspace --all-features; \
+	  set -x; $(CARGO) test $(LOCKED) --no-fail-fast --workspace --all-features; \
 	fi
 
 docs:

@@ -215,10 +215,12 @@ fn the_demo_proves_itself_and_leaves_nothing_behind() {
 fn the_audit_and_the_events_tell_what_was_done() {
     let world = World::with_hosts(["web1"]);
     world.run(["run", "--on", "web1", "--", "true"]).ok();
-    let audit = world.run(["audit", "list", "-o", "json"]).ok().json();
-    let operations: Vec<&str> =
-        audit.as_array().expect("entries").iter().filter_map(|entry| entry["operation"].as_str()).collect();
-    assert!(operations.contains(&"run.create"), "{operations:?}");
+    // Entries are durable with their change, and are moved into the log a moment later.
+    common::wait_until("the audit tells it", || {
+        let audit = world.run(["audit", "list", "-o", "json"]).ok().json();
+        let entries = audit.as_array().expect("entries").clone();
+        entries.iter().any(|entry| entry["operation"] == "run.create" && entry["phase"] == "outcome")
+    });
     let mut child = world.spawn(["event", "watch", "--from", "start", "-o", "json"]);
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("a pipe")));
     let found = lines
