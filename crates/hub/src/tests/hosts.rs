@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use datacentered_link::StreamEvent;
 use datacentered_proto::operations::{
-    HostLabel, HostList, HostRemove, HostRename, HostReport, HostShow, HostWatch,
+    HostLabel, HostList, HostRemove, HostRename, HostReport, HostShow, HostWatch, SessionHello, TokenCreate,
 };
-use datacentered_proto::ops::access::Role;
+use datacentered_proto::ops::access::{Role, TokenCreateParams, TokenKind};
 use datacentered_proto::ops::host::{
     ChangeParams, Facts, HostParams, LabelParams, ListParams, RenameParams, ReportParams, WatchItem,
     WatchParams,
 };
+use datacentered_proto::ops::session::HelloParams;
 use datacentered_proto::{Code, Cursor};
 
 use super::agent::{Agent, Script};
@@ -155,4 +156,53 @@ async fn wrong_hellos_are_explained() {
     let (link, _) = world.link_as(Who::anonymous(), Arc::new(Deaf));
     let error = hello(&link, Some("dc_nonsense".into()), None).await.expect_err("unknown token");
     assert_eq!(error.code, Code::Unauthenticated);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_off_by_an_hour_is_shown_and_harms_nothing() {
+    let world = World::new().await;
+    let agent = Agent::enrol(&world, "a", Script::Exit(0)).await;
+    let (link, _) = world.link(Who::anonymous(), Some(agent.key.0.clone()), Arc::new(agent.clone()));
+    let params = HelloParams {
+        protocol: datacentered_proto::PROTOCOL,
+        capabilities: vec![],
+        client: "test".into(),
+        token: None,
+        agent: Some(agent.hello()),
+        now: Some(world.hub.clock.wall().plus_millis(3_600_000)),
+    };
+    link.call::<SessionHello>(&params).await.expect("hello");
+    let client = world.client(Role::Operator).await;
+    let host = client.call::<HostShow>(&HostParams { host: "a".into() }).await.expect("shown");
+    let skew = host.link.expect("online").clock_skew_ms;
+    assert!((3_590_000..3_610_000).contains(&skew), "{skew} ms");
+    let run = super::clients::create(&client, &world.run_params(&["a"])).await.expect("run").run;
+    let ended = super::clients::wait(&client, run).await;
+    assert_eq!(ended.targets[0].outcome, Some(datacentered_proto::Outcome::Exited { code: 0 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_join_token_enrols_nobody() {
+    let world = World::new().await;
+    let params = TokenCreateParams {
+        key: world.key(),
+        kind: TokenKind::Join,
+        name: "short".into(),
+        role: None,
+        ttl_ms: Some(60_000),
+        uses: None,
+        labels: std::collections::BTreeMap::new(),
+    };
+    let made = world.admin().await.call::<TokenCreate>(&params).await.expect("made");
+    let record = world.hub.store.view(|view| view.tokens[&made.id].clone());
+    let mut change = crate::store::Change::new(&world.hub.clock, "test", None);
+    let expired = crate::store::records::TokenRecord {
+        expires: world.hub.clock.wall().plus_millis(-1),
+        ..(*record.record).clone()
+    };
+    change.put(&expired, datacentered_engine::kv::Expect::Revision(record.revision));
+    world.hub.store.commit(change).await.expect("aged");
+    let error = world.enrol(&Key::new(), "a", &made.token).await.expect_err("expired");
+    assert_eq!(error.code, Code::Unauthenticated);
+    assert!(error.message.contains("expired"), "{error}");
 }
