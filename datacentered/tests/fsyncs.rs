@@ -91,7 +91,6 @@ fn a_command_costs_four_syncs_in_series() {
     println!("syncs in series, and how many of {RUNS} runs of 'true' had so many: {counts:?}");
     let (usual, times) = counts.iter().max_by_key(|(_, times)| **times).expect("runs");
     assert_eq!(*usual, 4, "most runs had {usual} syncs in series: {counts:?}");
-    // A run that a busy machine stretches beyond the outbox's pause has the outbox's own syncs beside it.
-    assert!(*times > RUNS / 2, "{counts:?}");
+    assert!(*times >= RUNS * 3 / 4, "{counts:?}");
     assert!(counts.keys().all(|count| *count >= 4), "a run was answered before it was on disk: {counts:?}");
 }
