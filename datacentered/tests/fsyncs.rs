@@ -1,7 +1,8 @@
 //! What a command on a connected host costs in syncs to disk, as the kernel sees them (`strace`): at most four in series.
 //!
 //! In series are the hub's first batch, the host's `accepted`, the shim's `starting`, and the hub's outcome. The shim's
-//! end record is synced beside the last: the shim tells the end first. Events and audit are moved on later.
+//! end record is synced beside the last: the shim tells the end first. Events and audit are moved on later, into logs,
+//! which have a database and a writer of their own; so of the hub's syncs those of the writer of buckets are in series.
 
 mod common;
 
@@ -14,6 +15,9 @@ use common::{World, process_signal, wait_until};
 use rustix::process::Signal;
 
 const RUNS: usize = 100;
+
+/// The hub's thread that alone commits to buckets.
+const WRITER: &str = "engine-kv";
 
 /// One sync that the kernel was asked for.
 struct Sync {
@@ -77,7 +81,13 @@ fn a_command_costs_four_syncs_in_series() {
         tracer.wait().expect("strace ends");
     }
 
-    let (hub, agent) = (syncs(&hub_file), syncs(&agent_file));
+    let hub_pid = world.hub_pid();
+    let thread_name = |thread: u32| {
+        let name = std::fs::read_to_string(format!("/proc/{hub_pid}/task/{thread}/comm")).unwrap_or_default();
+        name.trim_end().to_owned()
+    };
+    let (mut hub, agent) = (syncs(&hub_file), syncs(&agent_file));
+    hub.retain(|sync| thread_name(sync.process) == WRITER);
     let own_threads = |sync: &Sync| Path::new(&format!("/proc/{agent_pid}/task/{}", sync.process)).exists();
     let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
     for (began, ended) in windows {
@@ -89,8 +99,6 @@ fn a_command_costs_four_syncs_in_series() {
         *counts.entry(of_hub + of_agent + of_shim).or_default() += 1;
     }
     println!("syncs in series, and how many of {RUNS} runs of 'true' had so many: {counts:?}");
-    let (usual, times) = counts.iter().max_by_key(|(_, times)| **times).expect("runs");
-    assert_eq!(*usual, 4, "most runs had {usual} syncs in series: {counts:?}");
-    assert!(*times >= RUNS * 3 / 4, "{counts:?}");
     assert!(counts.keys().all(|count| *count >= 4), "a run was answered before it was on disk: {counts:?}");
+    assert!(counts.keys().all(|count| *count <= 4), "a run waited for more than four syncs: {counts:?}");
 }

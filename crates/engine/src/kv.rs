@@ -69,6 +69,7 @@ pub struct Write {
 pub struct Batch {
     checks: Vec<(Key, Expect)>,
     writes: Vec<Write>,
+    relaxed: bool,
 }
 
 impl Batch {
@@ -96,6 +97,19 @@ impl Batch {
     pub fn delete(mut self, key: Key) -> Self {
         self.writes.push(Write { key, value: None });
         self
+    }
+
+    /// Does without a sync of its own, also in a bucket of [`Durability::Always`]: for what is done again without harm
+    /// when a machine loses it. Whatever is committed durably after it makes it durable too.
+    #[must_use]
+    pub fn relaxed(mut self) -> Self {
+        self.relaxed = true;
+        self
+    }
+
+    /// Whether it does without a sync of its own.
+    pub fn is_relaxed(&self) -> bool {
+        self.relaxed
     }
 
     /// The checks, in the order they were added.

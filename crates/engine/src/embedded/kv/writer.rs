@@ -108,6 +108,7 @@ impl KvWriter {
         }
         let forgets = batch.writes().iter().all(|write| write.value.is_none());
         let size = batch.bytes() as u64;
+        let sync = durability == Durability::Always && !batch.is_relaxed();
         let (_, writes) = batch.into_parts();
         if writes.is_empty() {
             return Ok(Committed { revisions: Vec::new() });
@@ -146,7 +147,7 @@ impl KvWriter {
             group.overlay.insert((id, write.key.clone()), State { revision, value: value.clone() });
             changes.push(Change { key: write.key, revision, value });
         }
-        group.sync |= durability == Durability::Always;
+        group.sync |= sync;
         let revisions = changes.iter().map(|change| change.revision).collect();
         let event = Event::new(changes);
         match group.events.iter_mut().find(|(handle, _)| Arc::ptr_eq(handle, bucket)) {
