@@ -6,9 +6,13 @@
 //! # How to add an operation
 //! 1. Add its parameter and reply types to the noun's module under `ops/`, with doc comments (they become the schema's text).
 //! 2. Add one line to the `operations!` table in `operations.rs`: name, who serves it, effect, permission.
-//! 3. Write the handler in the serving crate (`hub/src/<noun>/ops.rs` or `agent/src/serve.rs`) and register it there; a test
-//!    fails while a table entry has no handler.
-//! 4. Run `make docs` to refresh `docs/operations.json` and `docs/openapi.json`; a test fails while they are stale.
+//! 3. Write the handler in the serving crate and register it in its `register` function: the hub's in the noun's module (as
+//!    `hub/src/hosts/ops.rs` does), the agent's in `agent/src/serve/`. A test fails while a table entry has no handler.
+//! 4. What it stores or shows: the record in `hub/src/store/records.rs` (new fields are optional: older records are read),
+//!    its view (`views.rs` of the noun), its event; input from outside is checked before it is used.
+//! 5. Run `make docs` to refresh `docs/operations.json` and `docs/openapi.json`; a test fails while they are stale.
+//! 6. `datacentered call` can use it already; a command of its own goes into `datacentered/src/args/` and `commands/`, and
+//!    the snapshot of the help follows.
 
 pub mod bytestring;
 pub mod cursor;
