@@ -62,14 +62,17 @@ impl Drop for Namespaces {
     }
 }
 
-/// Signals a run a hundred times over one connection; how long each call took.
+/// How many calls are timed.
+const CALLS: usize = 300;
+
+/// Signals a run many times over one connection; how long each call took.
 fn signal_often(hub: &str, run: RunId) -> Vec<Duration> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let hub = hub.parse().expect("a hub's URL");
         let client = Client::connect(ClientConfig::new(vec![hub])).await.expect("the hub is there");
         let mut took = Vec::new();
-        for _ in 0..100 {
+        for _ in 0..CALLS {
             let key = client.clock().key();
             let params = SignalParams { key, run, signal: Signal::CONT.as_raw(), hosts: Vec::new() };
             let asked = Instant::now();
