@@ -24,7 +24,7 @@ use crate::random::Random;
 use crate::work::Work;
 
 /// Runs under way at a time.
-const CLIENTS: u64 = 8;
+const CLIENTS: u64 = 24;
 
 /// How long a run may take before it counts as stuck. Faults come and go; none lasts longer than a few seconds.
 const STUCK: Duration = Duration::from_mins(3);
