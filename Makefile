@@ -4,12 +4,13 @@ SHELL := /bin/bash
 CARGO ?= cargo
 LOCKED := --locked
 
-.PHONY: help demo test setup setup-test build fmt clippy doc docs unit release clean
+.PHONY: help demo test setup setup-test build fmt clippy doc docs unit release chaos clean
 
 help:
 	@echo "make demo     install what is missing, build, and try DataCentered on this machine"
 	@echo "make test     install what is missing, then format, clippy, docs and every test"
 	@echo "make release  build the release programs into target/release"
+	@echo "make chaos    3,000 runs over 5 hosts while everything fails at random, for three seeds"
 	@echo "make docs     refresh docs/operations.json and docs/openapi.json"
 
 ## Installs what building needs (a C compiler for the cryptography library).
@@ -46,6 +47,15 @@ unit:
 	else \
 	  set -x; $(CARGO) test $(LOCKED) --no-fail-fast --workspace --all-features; \
 	fi
+
+## The long form of the chaos test: 3,000 runs over 5 hosts for each seed (SEEDS="1 2 3" repeats schedules).
+SEEDS ?= $(shell date +%s) $(shell echo $$(( $$(date +%s) + 1 ))) $(shell echo $$(( $$(date +%s) + 2 )))
+CHAOS_RUNS ?= 3000
+chaos: setup-test
+	$(CARGO) build $(LOCKED) -p datacentered -p datacentered-agent
+	@for seed in $(SEEDS); do \
+	  DC_SEED=$$seed DC_CHAOS_RUNS=$(CHAOS_RUNS) $(CARGO) test $(LOCKED) -p datacentered --test chaos -- --nocapture || exit 1; \
+	done
 
 docs:
 	$(CARGO) run $(LOCKED) -q -p datacentered-proto --example docs -- docs

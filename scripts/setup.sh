@@ -16,6 +16,9 @@ if [ "${1:-build}" = test ]; then
   need tc iproute2
   need iptables iptables
   need strace strace
+  need unshare util-linux
+  # A library rather than a command: wrong clocks for one program at a time.
+  need faketime faketime
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

@@ -124,7 +124,7 @@ impl Client {
     /// Opens a stream of items. `make` gives the parameters for going on behind a cursor, or for the beginning.
     pub fn items<O: StreamOperation>(
         &self,
-        make: impl Fn(Option<Cursor>, StreamOpen) -> O::Params + Send + 'static,
+        make: impl Fn(Option<Cursor>, StreamOpen) -> O::Params + Send + Sync + 'static,
     ) -> ItemStream<O::Item> {
         ItemStream::new(RawItemStream::new(
             self.clone(),
@@ -139,7 +139,10 @@ impl Client {
         &self,
         operation: &str,
         from: Option<Cursor>,
-        make: impl Fn(Option<Cursor>, StreamOpen) -> datacentered_proto::Result<Box<RawValue>> + Send + 'static,
+        make: impl Fn(Option<Cursor>, StreamOpen) -> datacentered_proto::Result<Box<RawValue>>
+        + Send
+        + Sync
+        + 'static,
     ) -> RawItemStream {
         RawItemStream::new(self.clone(), operation.to_owned(), from, Box::new(make))
     }

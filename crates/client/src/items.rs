@@ -15,7 +15,7 @@ use crate::retry::Retry;
 
 /// Makes the parameters that open the stream behind a cursor, or from its beginning.
 pub(crate) type Make =
-    Box<dyn Fn(Option<Cursor>, StreamOpen) -> datacentered_proto::Result<Box<RawValue>> + Send>;
+    Box<dyn Fn(Option<Cursor>, StreamOpen) -> datacentered_proto::Result<Box<RawValue>> + Send + Sync>;
 
 /// One thing on a stream of items.
 #[derive(Clone, Debug, PartialEq)]

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use process::{Server, signal as process_signal};
 use serde_json::Value;
+pub(crate) use shims::end_all as end_shims;
 
 /// How long anything may take before a test fails. Generous: machines are busy.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -67,9 +68,15 @@ pub(crate) struct World {
 impl World {
     /// A hub on a free port, without hosts.
     pub(crate) fn new() -> Self {
+        Self::new_at(|_| {})
+    }
+
+    /// A hub on a free port, without hosts, whose data directory was made ready for it.
+    pub(crate) fn new_at(make_ready: impl FnOnce(&Path)) -> Self {
         let directory = tempfile::Builder::new().prefix("dc-").tempdir().expect("a directory");
         let mut world =
             Self { hub: None, agents: BTreeMap::new(), url: String::new(), setup: String::new(), directory };
+        make_ready(&world.hub_dir());
         world.start_hub();
         world
     }
@@ -186,6 +193,13 @@ impl World {
     pub(crate) fn add_host(&mut self, name: &str, labels: &[&str]) {
         let command = self.program();
         self.add_host_with(command, name, labels);
+    }
+
+    /// Joins a host that reaches the hub by another address.
+    pub(crate) fn add_host_at(&mut self, url: &str, name: &str) {
+        let own = std::mem::replace(&mut self.url, url.to_owned());
+        self.add_host(name, &[]);
+        self.url = own;
     }
 
     fn add_host_with(&mut self, mut command: Command, name: &str, labels: &[&str]) {
