@@ -46,7 +46,7 @@ impl Journal {
 pub(crate) struct Compared {
     /// Jobs to offer again once the host is online.
     again: Vec<JobId>,
-    /// What it looked at: each open job, whether it had been offered, and whether it was to be cancelled.
+    /// What it looked at: each job, whether its host has it or had been offered it, and whether it was to be cancelled.
     seen: HashMap<JobId, (bool, bool)>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) async fn compare(
 ) -> Result<Compared, Error> {
     let listed = list(link).await?;
     let open = open_jobs(hub, host);
-    let seen: HashMap<_, _> =
+    let mut seen: HashMap<_, _> =
         open.iter().map(|job| (job.job, (job.state != JobState::Queued, job.cancel.is_some()))).collect();
     let mut again = Vec::new();
     for job in &open {
@@ -96,6 +96,8 @@ pub(crate) async fn compare(
             tracing::warn!(job = %id, %error, "a listed job could not be bound to its host's journal now");
             continue;
         }
+        // The host has it: nothing of it is to be offered.
+        seen.entry(id).or_default().0 = true;
         take_in(hub, host, link, said).await;
     }
     Ok(Compared { again, seen })
