@@ -244,7 +244,7 @@ impl Agent {
             }
         };
         let run = async {
-            link.run(&leave).await;
+            Box::pin(link.run(&leave)).await;
             leave.cancel();
         };
         tokio::join!(run, watch);

@@ -105,17 +105,18 @@ async fn record_online(
         let detail = json!({"host": host, "incarnation": agent.incarnation, "high_water": agent.high_water});
         change.event("host.journal_replaced", &name, detail);
     }
-    hub.store.commit(change).await.map(|_| ())
+    hub.store.commit(change).await?;
+    tracing::info!(%host, name, peer, version = agent.version, "an agent has connected");
+    Ok(())
 }
 
 /// A host's link has ended.
 pub async fn detach(hub: &Arc<Hub>, host: HostId, link: &Link, reason: &CloseReason) {
-    if !hub.live.remove(host, link) {
-        return;
-    }
+    let Some(live) = hub.live.remove(host, link) else { return };
     let Some(name) = hub.store.view(|view| view.hosts.get(&host).map(|host| host.name.clone())) else {
         return;
     };
+    tracing::info!(%host, name, peer = %live.session.peer, %reason, "an agent has left");
     let word = if hub.stop.is_cancelled() { "hub_stopped" } else { word_of(reason) };
     let Some(presence) = hub.store.view(|view| view.presence.get(&host).cloned()) else { return };
     if hub.live.is_online(host) {

@@ -52,10 +52,9 @@ pub(crate) fn feed(hub: &Arc<Hub>, job: JobId, link: &Link) {
                     tracing::info!(%job, %error, "standard input was not taken to its end");
                     return;
                 }
-                Ok(Fed::Whole) => return,
                 // The host let go of it, such as for a disk that is full; the process may still want it.
                 Ok(Fed::Stopped) if is_open(&hub, job) => {}
-                Ok(Fed::Stopped) => return,
+                Ok(Fed::Whole | Fed::Stopped) => return,
             }
             tokio::select! {
                 () = tokio::time::sleep(RETRY) => {}
