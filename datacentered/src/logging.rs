@@ -7,8 +7,8 @@ use tracing_subscriber::EnvFilter;
 /// The variable that says what is logged, such as `debug` or `datacentered_hub=debug,info`.
 const VARIABLE: &str = "DATACENTERED_LOG";
 
-/// What is logged where nothing is said.
-const DEFAULT: &str = "info";
+/// What is logged where nothing is said: of the store's own steps only what needs a look.
+const DEFAULT: &str = "info,fjall=warn,lsm_tree=warn";
 
 /// For a server: what happens, with its time.
 pub(crate) fn server() {

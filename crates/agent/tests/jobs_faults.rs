@@ -48,13 +48,17 @@ struct Holder {
 
 impl Holder {
     fn start(dir: &Path) -> Self {
-        let mut child = Command::new(helper())
-            .arg("hold")
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("starts");
+        Self::spawn(Command::new(helper()).arg("hold").arg(dir))
+    }
+
+    /// One that lives on when a file may not grow.
+    fn start_limited(dir: &Path) -> Self {
+        let script = "trap '' XFSZ; exec \"$0\" hold \"$1\"";
+        Self::spawn(Command::new("sh").args(["-c", script]).arg(helper()).arg(dir))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
         let stdin = child.stdin.take().expect("is piped");
         let stdout = child.stdout.take().expect("is piped");
         let (sender, lines) = sync_channel(1024);
@@ -317,6 +321,29 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();
     }
+}
+
+#[tokio::test]
+async fn an_agent_whose_journal_failed_says_so_and_the_next_one_takes_jobs() {
+    let dir = tempfile::tempdir().expect("makes");
+    let mut holder = Holder::start_limited(dir.path());
+    let incarnation = holder.hear();
+    let pid = rustix::process::Pid::from_child(&holder.child);
+    // No byte of any file can be written any more.
+    let none = rustix::process::Rlimit { current: Some(0), maximum: None };
+    rustix::process::prlimit(Some(pid), rustix::process::Resource::Fsize, none).expect("limits");
+    let offer = offer_of(command(&["true"]), "-");
+    holder.say(&line_of(&offer));
+    let said = [holder.hear(), holder.hear()];
+    assert!(said[0].starts_with("error") && said[1] == "the journal failed", "{said:?}");
+    assert!(!holder.child.wait().expect("ends").success());
+
+    let mut holder = Holder::start(dir.path());
+    assert_eq!(holder.hear(), incarnation, "the journal is the same one");
+    holder.say(&line_of(&offer));
+    let report: JobReport = serde_json::from_str(&holder.hear()).expect("takes the same offer");
+    assert_eq!(report.job, offer.job);
+    holder.kill();
 }
 
 #[tokio::test]

@@ -168,7 +168,7 @@ pub enum RestoreError {
 
 /// Restores a backup into a data directory that is empty or not there yet. No hub may run on it. Blocks.
 ///
-/// The epoch is a new one. A restore that fails leaves a directory that no hub starts on; empty it and try again.
+/// The epoch is a new one. A restore that fails half way leaves a directory that no hub starts on; empty it and try again.
 pub fn restore(data_dir: &Path, backup: &Path) -> Result<Restored, RestoreError> {
     let io = |action: &'static str, path: &Path| {
         let path = path.to_owned();
@@ -186,8 +186,13 @@ pub fn restore(data_dir: &Path, backup: &Path) -> Result<Restored, RestoreError>
         Err(error) => return Err(io("read", data_dir)(error)),
     }
     let marker = identity::begin_restore(data_dir)?;
-    let engine = embedded::restore(BufReader::new(file), &data_dir.join(ENGINE_DIR))
-        .map_err(|source| RestoreError::Backup { path: backup.to_owned(), source })?;
+    let engine = match embedded::restore(BufReader::new(file), &data_dir.join(ENGINE_DIR)) {
+        Ok(engine) => engine,
+        Err(source) => {
+            marker.give_up();
+            return Err(RestoreError::Backup { path: backup.to_owned(), source });
+        }
+    };
     for (name, content) in &engine.extra {
         if !identity::restore_file(data_dir, name, content)? {
             return Err(RestoreError::UnknownFile { name: name.clone() });
@@ -261,6 +266,11 @@ mod tests {
         let config = crate::config::Config { data_dir: data.clone(), ..crate::config::Config::default() };
         let error = crate::identity::Identity::open(&config, &datacentered_link::clock::Clock::system());
         assert!(error.expect_err("unfinished").to_string().contains("restore again"));
+        // What is no backup at all leaves nothing behind.
+        let other = place.path().join("other");
+        std::fs::write(&file, b"no backup").expect("writes");
+        assert!(matches!(restore(&other, &file), Err(RestoreError::Backup { .. })));
+        assert_eq!(std::fs::read_dir(&other).expect("reads").count(), 0);
         let error = restore(&data, &place.path().join("nothing")).expect_err("no file").to_string();
         assert!(error.contains("nothing"), "{error}");
     }

@@ -7,7 +7,7 @@ use datacentered_engine::kv::Expect;
 use datacentered_engine::outbox::Mover;
 use datacentered_engine::{Embedded, Engine};
 use datacentered_link::clock::Clock;
-use datacentered_proto::{Error, RunId, Timestamp};
+use datacentered_proto::{Error, HostId, RunId, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{self, Access};
@@ -15,13 +15,13 @@ use crate::config::{Config, ConfigError, HubOptions};
 use crate::dispatch::{self, Table};
 use crate::hosts::{self, LiveHosts};
 use crate::identity::{Identity, IdentityError};
-use crate::jobs::{self, Outputs, Progresses};
+use crate::jobs::{self, Offers, Outputs, Progresses};
 use crate::metrics::{self, Metrics};
 use crate::runs::{self, Pump};
 use crate::server::{Server, ServerError};
 use crate::sessions::{self, Sessions};
-use crate::store::records::HubRecord;
-use crate::store::{Change, Store};
+use crate::store::records::{HubRecord, JobRecord};
+use crate::store::{self, Change, Store};
 use crate::supervise::Supervisor;
 
 /// How long what is under way may take to end when the hub goes down.
@@ -85,6 +85,8 @@ pub struct Hub {
     pub live: LiveHosts,
     /// Where running jobs stand.
     pub progress: Progresses,
+    /// Offers that wait for their answer.
+    pub offers: Offers,
     /// Output that is being pulled.
     pub outputs: Outputs,
     /// Moves waiting targets along.
@@ -134,6 +136,7 @@ impl Hub {
             sessions: Sessions::new(config.limits.sessions),
             live: LiveHosts::default(),
             progress: Progresses::default(),
+            offers: Offers::default(),
             outputs: Outputs::default(),
             pump: Pump::default(),
             table: dispatch::build(),
@@ -183,6 +186,31 @@ impl Hub {
         match (self.restored, made) {
             (Some(restored), Some(made)) => made <= restored.as_millis().saturating_add(CLOCK_SLACK_MS),
             _ => false,
+        }
+    }
+
+    /// Whether a run's jobs may have been sent, run and even forgotten in a time that a restore has made the hub forget.
+    pub fn predates_restore(&self, view: &store::View, run: RunId) -> bool {
+        let epoch = view.runs.get(&run).and_then(|run| run.epoch.as_deref());
+        self.may_adopt(run) && epoch != Some(self.engine.epoch())
+    }
+
+    /// Whether both sides' jobs were compared with this host since the last restore.
+    pub fn was_compared(&self, view: &store::View, host: HostId) -> bool {
+        let journal = view.journals.get(&host);
+        journal.is_some_and(|known| known.compared.as_deref() == Some(self.engine.epoch()))
+    }
+
+    /// Whether only a job's host can say if it ran: the hub was restored and has not heard the host since.
+    pub fn only_host_knows(&self, view: &store::View, job: &JobRecord) -> bool {
+        self.predates_restore(view, job.run) && !self.was_compared(view, job.host)
+    }
+
+    /// Waits a little; false when the hub goes down instead.
+    pub async fn pause(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => true,
+            () = self.stop.cancelled() => false,
         }
     }
 

@@ -21,6 +21,9 @@ pub const MAX_LABELS: usize = 64;
 /// Largest description of a command (arguments, environment, script), as encoded JSON, in bytes.
 pub const MAX_SPEC: usize = 96 * 1024;
 
+/// Smallest spool of a job's output on its host, in bytes; a smaller wish is raised to it.
+pub const MIN_SPOOL_BYTES: u64 = 64 * 1024;
+
 /// Most entries in one page of a list.
 pub const MAX_PAGE: u32 = 1000;
 

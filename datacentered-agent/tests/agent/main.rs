@@ -14,7 +14,7 @@ use datacentered_proto::ops::EndReason;
 use datacentered_proto::ops::job::{
     AckParams, ExecSpec, InputParams, JobReport, ListParams, Offer, OutputParams, ReleaseParams,
 };
-use datacentered_proto::{ByteString, Code, JobId, JobState, Outcome};
+use datacentered_proto::{ByteString, Code, Error, JobId, JobState, Outcome};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -33,6 +33,10 @@ fn job(n: u8) -> JobId {
 }
 
 async fn offer(hub: &FakeHub, link: &Link, n: u8, script: &str, stdin: bool) -> JobReport {
+    try_offer(hub, link, n, script, stdin).await.expect("is accepted")
+}
+
+async fn try_offer(hub: &FakeHub, link: &Link, n: u8, script: &str, stdin: bool) -> Result<JobReport, Error> {
     let incarnation = hub.with(|state| {
         state.hellos.last().and_then(|hello| hello.agent.clone()).expect("an agent's greeting").incarnation
     });
@@ -44,7 +48,7 @@ async fn offer(hub: &FakeHub, link: &Link, n: u8, script: &str, stdin: bool) -> 
         by: "test".into(),
         spec: ExecSpec { stdin, ..ExecSpec::command(argv) },
     };
-    link.call::<JobOffer>(&offer).await.expect("is accepted")
+    link.call::<JobOffer>(&offer).await
 }
 
 async fn output(link: &Link, n: u8, from: u64) -> StreamReader {
@@ -171,6 +175,22 @@ async fn a_command_outlives_its_agent_and_is_told_by_the_next_one() {
         assert_eq!(text, b"one\ntwo\n");
     }
     assert!(link.is_closed());
+    agent.end(Signal::TERM).await;
+}
+
+#[tokio::test]
+async fn a_journal_that_fails_ends_the_agent_and_the_next_one_takes_jobs() {
+    let hub = FakeHub::start().await;
+    let mut agent = Program::join(&hub);
+    let link = hub.link(1).await;
+    agent.fail_writes();
+    try_offer(&hub, &link, 1, "exit 4", false).await.expect_err("the journal takes nothing");
+    assert_eq!(agent.gone().await, Some(1), "it did not stay online to take nothing");
+
+    let agent = Program::start(agent.data_dir(), &["-o", "json"]);
+    let link = hub.link(2).await;
+    offer(&hub, &link, 1, "exit 4", false).await;
+    assert_eq!(ended(&hub, 1).await.outcome, Some(Outcome::Exited { code: 4 }));
     agent.end(Signal::TERM).await;
 }
 

@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -41,7 +41,9 @@ impl Program {
 
     fn spawn(data_dir: Arc<TempDir>, args: &[&str]) -> Self {
         let file = |name: &str| std::fs::File::create(data_dir.path().join(name)).expect("creates");
-        let child = Command::new(env!("CARGO_BIN_EXE_datacentered-agent"))
+        // A file that may not grow is a failed write, and no end by a signal.
+        let child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_datacentered-agent")])
             .args(args)
             .arg("--data-dir")
             .arg(data_dir.path())
@@ -91,6 +93,12 @@ impl Program {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process");
         kill_process(pid, signal).expect("signals");
+    }
+
+    /// From now on no file takes a byte of the process.
+    pub(crate) fn fail_writes(&self) {
+        let none = Rlimit { current: Some(0), maximum: None };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, none).expect("limits");
     }
 
     /// Waits for the end of the process.

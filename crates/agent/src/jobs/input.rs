@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use datacentered_proto::Error;
@@ -26,6 +27,14 @@ impl InputWriter {
     pub(super) fn new(job: Arc<Job>, limit: u64, stop: CancellationToken) -> Self {
         let flow = job.flow();
         Self { job, flow, stop, limit }
+    }
+
+    /// Waits a little; false when the agent is stopping instead.
+    pub async fn pause(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => true,
+            () = self.stop.cancelled() => false,
+        }
     }
 
     /// Bytes that the host has, delivered or not: feeding goes on from here.

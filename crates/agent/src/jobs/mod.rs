@@ -23,6 +23,7 @@ use std::sync::Arc;
 use datacentered_link::clock::Clock;
 use datacentered_proto::ops::job::{JobReport, ListReply, Offer};
 use datacentered_proto::{Error, JobId, RunId};
+use tokio_util::sync::CancellationToken;
 
 pub use changes::Changes;
 pub use config::{JobsConfig, Refuse, SHIM_SUBCOMMAND};
@@ -65,6 +66,11 @@ impl Jobs {
     /// How far the journal is on disk; never goes back within an incarnation.
     pub fn high_water(&self) -> u64 {
         self.shared.journal.high_water()
+    }
+
+    /// Cancelled when the journal has failed: this host takes nothing until its jobs are opened again.
+    pub fn failed(&self) -> &CancellationToken {
+        self.shared.journal.failed()
     }
 
     /// The boot's identity.

@@ -8,11 +8,12 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use datacentered_proto::ops::job::Offer;
 use datacentered_proto::{JobId, Timestamp};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::file::{JournalFile, Place};
 use super::index::Index;
 use super::record::{Entry, Record};
-use super::{JournalError, slots};
+use super::{JournalError, random_incarnation, slots};
 
 /// Requests that may wait for the disk.
 pub const MAX_WAITING: usize = 1024;
@@ -40,6 +41,7 @@ pub struct Journal {
     slots: PathBuf,
     high_water: Arc<AtomicU64>,
     syncs: Arc<AtomicU64>,
+    failed: CancellationToken,
     requests: Option<SyncSender<Request>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -76,6 +78,7 @@ impl Journal {
         let entries = index.jobs.values().map(|known| known.entry.clone()).collect();
         let incarnation = file.incarnation();
         let (requests, queue) = sync_channel(MAX_WAITING);
+        let failed = CancellationToken::new();
         let writer = Writer {
             file,
             index,
@@ -85,15 +88,15 @@ impl Journal {
             max_jobs,
             high_water: Arc::clone(&high_water),
             syncs: Arc::clone(&syncs),
-            failed: false,
+            failed: failed.clone(),
         };
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .stack_size(256 << 10)
             .spawn(move || writer.run(&queue))
             .map_err(JournalError::io("start the thread for", dir))?;
-        let journal =
-            Self { incarnation, slots, high_water, syncs, requests: Some(requests), thread: Some(thread) };
+        let (requests, thread) = (Some(requests), Some(thread));
+        let journal = Self { incarnation, slots, high_water, syncs, failed, requests, thread };
         Ok(Opened { journal, entries })
     }
 
@@ -127,6 +130,12 @@ impl Journal {
     /// How often the disk was waited for on behalf of a request.
     pub fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Cancelled when a write or a sync has failed: from then on nothing is taken, and only opening it again tells what is
+    /// on disk.
+    pub fn failed(&self) -> &CancellationToken {
+        &self.failed
     }
 
     /// The slots file.
@@ -184,16 +193,6 @@ impl Drop for Journal {
     }
 }
 
-/// `[a-z0-9]{16}`, so that it can be the epoch of a cursor.
-fn random_incarnation(path: &Path) -> Result<[u8; 16], JournalError> {
-    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        JournalError::io("get randomness for", path)(std::io::Error::other(error.to_string()))
-    })?;
-    Ok(bytes.map(|byte| LETTERS[usize::from(byte % 32)]))
-}
-
 type Answer = Box<dyn FnOnce(bool) + Send>;
 
 struct Writer {
@@ -205,7 +204,7 @@ struct Writer {
     max_jobs: u32,
     high_water: Arc<AtomicU64>,
     syncs: Arc<AtomicU64>,
-    failed: bool,
+    failed: CancellationToken,
 }
 
 impl Writer {
@@ -220,7 +219,7 @@ impl Writer {
                 self.sync();
             }
             for answer in waiting {
-                answer(!self.failed);
+                answer(!self.failed.is_cancelled());
             }
             self.tidy();
         }
@@ -259,7 +258,7 @@ impl Writer {
     }
 
     fn write(&mut self, record: &Record, use_reserve: bool) -> Result<(), JournalError> {
-        if self.failed {
+        if self.failed.is_cancelled() {
             return Err(JournalError::Failed);
         }
         let payload = serde_json::to_vec(record)
@@ -271,22 +270,28 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                self.failed = true;
+                self.fail(&error);
                 Err(error)
             }
         }
     }
 
     fn sync(&mut self) {
-        if self.failed {
+        if self.failed.is_cancelled() {
             return;
         }
         self.syncs.fetch_add(1, Ordering::Relaxed);
         match self.file.sync() {
             Ok(()) => self.synced(),
             // After a failed sync the kernel may have thrown the bytes away: only a fresh look at the disk tells.
-            Err(_) => self.failed = true,
+            Err(error) => self.fail(&error),
         }
+    }
+
+    fn fail(&self, error: &JournalError) {
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        tracing::error!(%error, cause, "the journal has failed; nothing is taken until it is opened again");
+        self.failed.cancel();
     }
 
     fn synced(&mut self) {
@@ -329,7 +334,7 @@ impl Writer {
 
     /// What can wait until everybody is answered.
     fn tidy(&mut self) {
-        if self.failed {
+        if self.failed.is_cancelled() {
             return;
         }
         if self.file.used() > COMPACT_ABOVE && self.index.live < self.file.used() / 2 {

@@ -12,7 +12,7 @@ pub mod slots;
 pub use log::{Journal, Opened};
 pub use record::{Entry, Record};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ pub enum JournalError {
 }
 
 impl JournalError {
-    pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| match source.kind() {
             std::io::ErrorKind::StorageFull
             | std::io::ErrorKind::QuotaExceeded
@@ -71,4 +71,14 @@ impl JournalError {
             _ => Self::Io { action, path: path.to_path_buf(), source },
         }
     }
+}
+
+/// `[a-z0-9]{16}`, so that it can be the epoch of a cursor.
+fn random_incarnation(path: &Path) -> Result<[u8; 16], JournalError> {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        JournalError::io("get randomness for", path)(std::io::Error::other(error.to_string()))
+    })?;
+    Ok(bytes.map(|byte| LETTERS[usize::from(byte % 32)]))
 }

@@ -36,6 +36,12 @@ pub enum RunError {
     /// The journal cannot be used.
     #[error(transparent)]
     Jobs(#[from] JobsError),
+    /// The journal failed while the agent ran.
+    #[error(
+        "the journal could not be written, so the agent takes no more jobs and ended; free space or repair the disk that \
+         holds its data directory (systemd starts the agent anew; commands go on)"
+    )]
+    JournalFailed,
     /// The system did not give what the agent needs to run.
     #[error("the agent cannot {what}")]
     System {
@@ -54,7 +60,7 @@ impl RunError {
         match self {
             Self::Config(_) | Self::Identity(_) | Self::Token(_) | Self::Url { .. } => 2,
             Self::Enrol(error) => error.exit_code(),
-            Self::Tls(_) | Self::Jobs(_) | Self::System { .. } => 1,
+            Self::Tls(_) | Self::Jobs(_) | Self::JournalFailed | Self::System { .. } => 1,
         }
     }
 }

@@ -234,8 +234,22 @@ impl Agent {
             self.announcer,
         );
         notify::notify(notify::READY);
-        link.run(&self.stop).await;
-        self.end().await
+        // An agent that can take nothing must not stay online: another one opens the journal again and finds out.
+        let leave = self.stop.child_token();
+        let failed = self.jobs.failed().clone();
+        let watch = async {
+            tokio::select! {
+                () = failed.cancelled() => leave.cancel(),
+                () = leave.cancelled() => {}
+            }
+        };
+        let run = async {
+            Box::pin(link.run(&leave)).await;
+            leave.cancel();
+        };
+        tokio::join!(run, watch);
+        self.end().await?;
+        if failed.is_cancelled() { Err(RunError::JournalFailed) } else { Ok(()) }
     }
 
     /// Leaves what runs on this host running, and everything of the agent's on disk.

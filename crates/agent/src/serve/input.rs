@@ -1,17 +1,22 @@
 //! `job.input`: bytes for a job's standard input.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use datacentered_link::{Answer, Called, Request, StreamEvent, StreamReader};
 use datacentered_proto::frame::Kind;
 use datacentered_proto::ops::job::InputParams;
 use datacentered_proto::ops::{EndReason, StreamOpened};
-use datacentered_proto::{Cursor, Error, rpc};
+use datacentered_proto::{Code, Cursor, Error, rpc};
 use tokio::sync::Semaphore;
 
 use super::output::EPOCH;
 use super::too_many;
 use crate::jobs::{InputWriter, Jobs};
+
+/// Pause before a disk that did not take input is asked again.
+const RETRY: Duration = Duration::from_secs(1);
 
 pub(super) fn open(request: &Request, jobs: Arc<Jobs>, running: &Arc<Semaphore>) -> Called {
     let params: InputParams = match request.params() {
@@ -47,7 +52,9 @@ pub(super) fn open(request: &Request, jobs: Arc<Jobs>, running: &Arc<Semaphore>)
 async fn feed(mut input: InputWriter, mut reader: StreamReader) {
     while let Some(event) = reader.next().await {
         let result = match event {
-            StreamEvent::Bytes { kind: Kind::Stdin, offset, payload } => input.write(offset, payload).await,
+            StreamEvent::Bytes { kind: Kind::Stdin, offset, payload } => {
+                write(&mut input, offset, payload).await
+            }
             StreamEvent::End(end) if end.reason == EndReason::Done && end.offset == input.held() => {
                 input.eof().await
             }
@@ -66,6 +73,18 @@ async fn feed(mut input: InputWriter, mut reader: StreamReader) {
             // Dropping the reader tells the hub; the job's report has the state.
             tracing::debug!(code = %error.code, %error, "standard input is no longer fed");
             return;
+        }
+    }
+}
+
+/// Writes one piece; a disk that does not take it now is asked again, so that the process gets all of its input.
+async fn write(input: &mut InputWriter, offset: u64, payload: Bytes) -> Result<(), Error> {
+    loop {
+        match input.write(offset, payload.clone()).await {
+            Err(error) if error.code == Code::Unavailable && input.pause(RETRY).await => {
+                tracing::debug!(%error, "standard input could not be stored; trying again");
+            }
+            written => return written,
         }
     }
 }

@@ -19,8 +19,7 @@ pub const SEGMENT_BYTES: u64 = 4 << 20;
 /// Smallest segment, in bytes.
 pub const MIN_SEGMENT_BYTES: u64 = 64 << 10;
 
-/// Smallest spool, in bytes; a smaller wish is raised to it.
-pub const MIN_SPOOL_BYTES: u64 = 64 << 10;
+pub use datacentered_proto::limits::MIN_SPOOL_BYTES;
 
 /// Largest payload of one record, in bytes.
 pub const MAX_RECORD: usize = 1 << 20;

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 }
 
 /// Holds jobs: says `open INCARNATION`, then takes one offer a line (with `-` for the incarnation) and answers with its
-/// report, or `reports` and answers with all.
+/// report, or `reports` and answers with all. Ends when the journal has failed.
 fn hold(dir: std::path::PathBuf) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -39,7 +39,15 @@ fn hold(dir: std::path::PathBuf) -> ExitCode {
                 }
             }
         });
-        while let Some(line) = receiver.recv().await {
+        loop {
+            let line = tokio::select! {
+                line = receiver.recv() => line,
+                () = jobs.failed().cancelled() => {
+                    say("the journal failed");
+                    return ExitCode::FAILURE;
+                }
+            };
+            let Some(line) = line else { return ExitCode::SUCCESS };
             if line == "reports" {
                 say(&serde_json::to_string(&jobs.list(None, 1000)).expect("encodes"));
                 continue;
@@ -57,8 +65,7 @@ fn hold(dir: std::path::PathBuf) -> ExitCode {
                 Err(error) => say(&format!("error {error}")),
             }
         }
-    });
-    ExitCode::SUCCESS
+    })
 }
 
 fn say(line: &str) {

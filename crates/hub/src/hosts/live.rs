@@ -60,15 +60,14 @@ impl LiveHosts {
         self.state().up.insert(host, live)
     }
 
-    /// Takes a link away, unless a newer one has its place. Says whether it was there.
-    pub fn remove(&self, host: HostId, link: &Link) -> bool {
+    /// Takes a link away, unless a newer one has its place or it was not there.
+    pub fn remove(&self, host: HostId, link: &Link) -> Option<Live> {
         let mut state = self.state();
         if state.up.get(&host).is_none_or(|live| live.link.id() != link.id()) {
-            return false;
+            return None;
         }
-        state.up.remove(&host);
         *state.losses.entry(host).or_default() += 1;
-        true
+        state.up.remove(&host)
     }
 
     /// Forgets a host that left the registry.

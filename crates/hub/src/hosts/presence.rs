@@ -38,7 +38,7 @@ pub async fn attach(ctx: &Ctx, hello: &HelloParams) -> Result<(), Error> {
     check_incarnation(&agent.incarnation)?;
     let hub = &ctx.hub;
     let journal = Journal::at_hello(hub, host, agent);
-    let again = jobs::compare(hub, host, &link, &journal).await?;
+    let compared = jobs::compare(hub, host, &link, &journal).await?;
     let now = hub.clock.wall();
     let live = Live {
         link: link.clone(),
@@ -47,6 +47,7 @@ pub async fn attach(ctx: &Ctx, hello: &HelloParams) -> Result<(), Error> {
         clock_skew_ms: hello.now.map_or(0, |theirs| theirs.as_millis() - now.as_millis()),
     };
     let replaced = hub.live.insert(host, live);
+    let open = jobs::open_jobs(hub, host);
     if let Some(older) = &replaced {
         older.link.close("a newer link with the same key took its place");
     }
@@ -56,7 +57,7 @@ pub async fn attach(ctx: &Ctx, hello: &HelloParams) -> Result<(), Error> {
         detach(hub, host, &link, &CloseReason::Dropped).await;
         return Ok(());
     }
-    jobs::offer_again(hub, again);
+    jobs::catch_up(hub, &link, &journal, compared, &open).await?;
     runs::host_connected(hub, host);
     Ok(())
 }
@@ -91,6 +92,7 @@ async fn record_online(
         host,
         incarnation: agent.incarnation.clone(),
         high_water: agent.high_water,
+        compared: Some(hub.store.engine().epoch().to_owned()),
     });
     change.put_unchecked(&PresenceRecord { host, online: true, since: now, last_seen: now, reason: None });
     let peer = ctx.session.peer.to_string();
@@ -103,17 +105,18 @@ async fn record_online(
         let detail = json!({"host": host, "incarnation": agent.incarnation, "high_water": agent.high_water});
         change.event("host.journal_replaced", &name, detail);
     }
-    hub.store.commit(change).await.map(|_| ())
+    hub.store.commit(change).await?;
+    tracing::info!(%host, name, peer, version = agent.version, "an agent has connected");
+    Ok(())
 }
 
 /// A host's link has ended.
 pub async fn detach(hub: &Arc<Hub>, host: HostId, link: &Link, reason: &CloseReason) {
-    if !hub.live.remove(host, link) {
-        return;
-    }
+    let Some(live) = hub.live.remove(host, link) else { return };
     let Some(name) = hub.store.view(|view| view.hosts.get(&host).map(|host| host.name.clone())) else {
         return;
     };
+    tracing::info!(%host, name, peer = %live.session.peer, %reason, "an agent has left");
     let word = if hub.stop.is_cancelled() { "hub_stopped" } else { word_of(reason) };
     let Some(presence) = hub.store.view(|view| view.presence.get(&host).cloned()) else { return };
     if hub.live.is_online(host) {

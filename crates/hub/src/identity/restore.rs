@@ -27,6 +27,15 @@ pub(crate) fn begin_restore(data_dir: &Path) -> Result<Restoring, IdentityError>
 }
 
 impl Restoring {
+    /// It has failed: where nothing but the mark is there, the directory is as good as before.
+    pub(crate) fn give_up(self) {
+        let entries = self.marker.parent().and_then(|directory| fs::read_dir(directory).ok());
+        if entries.is_some_and(|entries| entries.count() == 1) {
+            // One that cannot be removed only asks for an empty directory.
+            let _ = fs::remove_file(&self.marker);
+        }
+    }
+
     /// Everything is there.
     pub(crate) fn finish(self) -> Result<(), IdentityError> {
         let remove = || {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datacentered_engine::kv::Expect;
 use datacentered_proto::outcome::Witness;
-use datacentered_proto::{Code, Error, Evidence, JobId, JobState, Outcome, Timestamp};
+use datacentered_proto::{Code, Error, Evidence, HostId, JobId, JobState, Outcome, Timestamp};
 use serde_json::json;
 
 use super::progress::Progress;
@@ -26,6 +26,16 @@ pub struct Ending {
     pub only_queued: bool,
     /// Whether what the hub does not hold of its output will never come.
     pub output_complete: bool,
+}
+
+/// How far a host's journal had come when it said something.
+pub(super) struct Mark {
+    /// The host.
+    pub(super) host: HostId,
+    /// The journal.
+    pub(super) incarnation: String,
+    /// Its mark.
+    pub(super) high_water: u64,
 }
 
 /// A fact that the hub saw.
@@ -56,7 +66,7 @@ pub async fn end_job(hub: &Arc<Hub>, job: JobId, ending: &Ending) -> Result<bool
 pub(super) async fn write_end(
     hub: &Arc<Hub>,
     id: JobId,
-    journal: Option<JournalRecord>,
+    journal: Option<Mark>,
     mut decide: impl FnMut(&JobRecord, Option<&Progress>, Timestamp) -> Option<JobRecord>,
 ) -> Result<Option<JobRecord>, Error> {
     loop {
@@ -93,13 +103,12 @@ pub(super) async fn write_end(
 }
 
 /// How far the host's journal has come, so that one that was rolled back is noticed.
-fn note_mark(hub: &Hub, change: &mut Change, journal: &JournalRecord) {
-    let newer = hub.store.view(|view| {
-        view.journals.get(&journal.host).is_some_and(|known| {
-            known.incarnation == journal.incarnation && known.high_water < journal.high_water
-        })
-    });
-    if newer {
-        change.put_unchecked(journal);
+fn note_mark(hub: &Hub, change: &mut Change, mark: &Mark) {
+    let known = hub.store.view(|view| view.journals.get(&mark.host).cloned());
+    if let Some(known) = known
+        && known.incarnation == mark.incarnation
+        && known.high_water < mark.high_water
+    {
+        change.put_unchecked(&JournalRecord { high_water: mark.high_water, ..(*known.record).clone() });
     }
 }

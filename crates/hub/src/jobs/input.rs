@@ -52,7 +52,9 @@ pub(crate) fn feed(hub: &Arc<Hub>, job: JobId, link: &Link) {
                     tracing::info!(%job, %error, "standard input was not taken to its end");
                     return;
                 }
-                Ok(()) => return,
+                // The host let go of it, such as for a disk that is full; the process may still want it.
+                Ok(Fed::Stopped) if is_open(&hub, job) => {}
+                Ok(Fed::Whole | Fed::Stopped) => return,
             }
             tokio::select! {
                 () = tokio::time::sleep(RETRY) => {}
@@ -63,8 +65,22 @@ pub(crate) fn feed(hub: &Arc<Hub>, job: JobId, link: &Link) {
     });
 }
 
-async fn feed_all(hub: &Arc<Hub>, job: JobId, link: &Link) -> Result<(), Error> {
-    let Some(run) = hub.store.view(|view| view.jobs.get(&job).map(|job| job.run)) else { return Ok(()) };
+/// How far the feeding came.
+enum Fed {
+    /// To the end of the input.
+    Whole,
+    /// The host took no more.
+    Stopped,
+}
+
+fn is_open(hub: &Hub, job: JobId) -> bool {
+    hub.store.view(|view| view.jobs.get(&job).is_some_and(|job| job.outcome.is_none()))
+}
+
+async fn feed_all(hub: &Arc<Hub>, job: JobId, link: &Link) -> Result<Fed, Error> {
+    let Some(run) = hub.store.view(|view| view.jobs.get(&job).map(|job| job.run)) else {
+        return Ok(Fed::Stopped);
+    };
     let log = input_log(run)?;
     let (opened, writer) = link.upload::<JobInput>(|stream| InputParams { job, stream }).await?;
     let held = opened.cursor.map_or(0, |cursor| cursor.offset);
@@ -80,21 +96,20 @@ async fn feed_all(hub: &Arc<Hub>, job: JobId, link: &Link) -> Result<(), Error> 
         };
         if page.is_empty() {
             tokio::select! {
-                changed = tail.changed() => if changed.is_err() { return Ok(()) },
-                // The job has ended, or takes no more.
-                () = writer.closed() => return Ok(()),
+                changed = tail.changed() => if changed.is_err() { return Ok(Fed::Stopped) },
+                () = writer.closed() => return Ok(Fed::Stopped),
             }
             continue;
         }
         for item in page {
             if item.payload.first() == Some(&TAG_END) {
-                let _ = writer.end(EndReason::Done, item.offset, None).await;
-                return Ok(());
+                let ended = writer.end(EndReason::Done, item.offset, None).await;
+                return Ok(if ended.is_ok() { Fed::Whole } else { Fed::Stopped });
             }
             let skip = at.saturating_sub(item.offset) as usize;
             let data = item.payload.slice((skip + 1).min(item.payload.len())..);
             if !send(&mut writer, at, data).await {
-                return Ok(());
+                return Ok(Fed::Stopped);
             }
             at = item.offset + item.span;
         }

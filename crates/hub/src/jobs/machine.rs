@@ -10,6 +10,9 @@ use crate::store::records::JobRecord;
 /// Longest text taken over from a host into evidence or an outcome, in characters.
 const MAX_TEXT: usize = 512;
 
+/// Most evidence taken over from a host about one job, as JSON: its record must stay well below the largest value.
+const MAX_EVIDENCE_BYTES: usize = 32 * 1024;
+
 /// Largest byte count that a host may claim: integers on the wire stay below 2^53.
 const MAX_BYTES: u64 = 1 << 52;
 
@@ -50,7 +53,7 @@ pub struct Journal {
     pub incarnation: String,
     /// Another journal than the one that the hub knows, or the same one rolled back.
     pub replaced: bool,
-    /// It went on since the hub last heard of it.
+    /// It went on since the hub, restored from a backup, last heard of it.
     pub went_on: bool,
 }
 
@@ -116,6 +119,11 @@ pub fn clean_report(mut report: JobReport) -> Result<JobReport, Error> {
             evidence.witness = Witness::Agent;
         }
     }
+    let mut bytes = 0;
+    report.evidence.retain(|evidence| {
+        bytes += serde_json::to_vec(evidence).map_or(MAX_EVIDENCE_BYTES, |json| json.len());
+        bytes <= MAX_EVIDENCE_BYTES
+    });
     Ok(report)
 }
 
@@ -189,6 +197,7 @@ mod tests {
             stdout_bytes: 0,
             stderr_bytes: 0,
             output_complete: false,
+            held_bytes: None,
         }
     }
 
@@ -296,10 +305,25 @@ mod tests {
             500
         ];
         let cleaned = clean_report(forged).expect("cleaned");
-        assert!(cleaned.evidence.len() <= MAX_EVIDENCE);
+        assert!(cleaned.evidence.len() <= MAX_EVIDENCE && !cleaned.evidence.is_empty());
         assert!(cleaned.evidence.iter().all(|evidence| evidence.witness == Witness::Agent
             && evidence.fact == "x[2J"
             && evidence.detail.as_ref().is_some_and(|detail| detail.len() <= MAX_TEXT)));
+    }
+
+    #[test]
+    fn evidence_leaves_room_for_the_rest_of_the_record() {
+        let mut report = report(&job(JobState::Offered), JobState::Running, None);
+        let text = "\u{10ffff}".repeat(MAX_TEXT);
+        let at = Timestamp::EPOCH;
+        report.evidence = vec![
+            Evidence { at, witness: Witness::Shim, fact: text.clone(), detail: Some(text) };
+            MAX_EVIDENCE
+        ];
+        let cleaned = clean_report(report).expect("cleaned");
+        let bytes = serde_json::to_vec(&cleaned.evidence).expect("encodes").len();
+        assert!((1..=MAX_EVIDENCE_BYTES + MAX_EVIDENCE).contains(&bytes), "{bytes}");
+        assert!(!cleaned.evidence.is_empty());
     }
 
     proptest! {

@@ -10,16 +10,16 @@ pub mod machine;
 mod offer;
 mod output;
 mod progress;
+mod pull;
 mod reconcile;
 mod report;
 
 pub use end::{Ending, end_job};
 pub(crate) use machine::Journal;
-pub(crate) use offer::offer_again;
-pub use offer::send_offers;
+pub use offer::{Offers, send_offers};
 pub use output::{output_log, read_output};
 pub use progress::{Progress, Progresses, persist_progress};
-pub(crate) use reconcile::{compare, host_removed, settle_removed_hosts};
+pub(crate) use reconcile::{catch_up, compare, host_removed, open_jobs, settle_removed_hosts};
 pub use report::register;
 
 pub(crate) use input::{TAG_DATA, TAG_END, feed, input_log};

@@ -1,6 +1,7 @@
 //! Handing jobs to their hosts.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use datacentered_link::Link;
@@ -11,8 +12,10 @@ use datacentered_proto::outcome::Loss;
 use datacentered_proto::{Code, Error, JobId, JobState, Outcome};
 
 use datacentered_engine::kv::Expect;
+use tokio::sync::Notify;
 
 use super::end::{Ending, end_job, hub_evidence, write_end};
+use super::progress::Progress;
 use super::{feed, output, report};
 use crate::hub::Hub;
 use crate::store::Change;
@@ -20,6 +23,59 @@ use crate::store::records::JobRecord;
 
 /// Pause before an offer that the host could not take at the moment is made again.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// Longest such pause; it grows where nobody can say what became of the offer.
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+/// Offers that wait for their answer. Calls overtake each other before they are on the wire, so that a job is not released
+/// while one of them is on its way: the host would have forgotten it, and run it when it comes.
+#[derive(Debug, Default)]
+pub struct Offers {
+    waiting: Mutex<HashMap<JobId, u32>>,
+    answered: Notify,
+}
+
+/// An offer that waits for its answer.
+struct Waiting<'a> {
+    offers: &'a Offers,
+    job: JobId,
+}
+
+impl Offers {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, u32>> {
+        // A plain map: whole after any panic.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, job: JobId) -> Waiting<'_> {
+        *self.lock().entry(job).or_default() += 1;
+        Waiting { offers: self, job }
+    }
+
+    /// Waits until no offer of the job is on its way.
+    pub(super) async fn none_of(&self, job: JobId) {
+        loop {
+            let answered = self.answered.notified();
+            if !self.lock().contains_key(&job) {
+                return;
+            }
+            answered.await;
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.offers.lock();
+        if let Some(count) = waiting.get_mut(&self.job) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.job);
+                self.offers.answered.notify_waiters();
+            }
+        }
+    }
+}
 
 /// Sends the first offers of jobs that were durably offered a moment ago.
 pub fn send_offers(hub: &Arc<Hub>, jobs: impl IntoIterator<Item = JobId>) {
@@ -30,16 +86,12 @@ pub fn send_offers(hub: &Arc<Hub>, jobs: impl IntoIterator<Item = JobId>) {
 
 /// Offers jobs again that their host does not know. Whether an earlier offer is still on its way nobody can say, so that
 /// from here on only the host ends them: that is written down before anything is sent.
-pub(crate) fn offer_again(hub: &Arc<Hub>, jobs: Vec<JobId>) {
+pub(super) fn offer_again(hub: &Arc<Hub>, jobs: Vec<JobId>) {
     for job in jobs {
         let task_hub = hub.clone();
         hub.tasks.spawn("job offer", async move {
-            match mark_offered_again(&task_hub, job).await {
-                Ok(true) => offer(&task_hub, job, false).await,
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(%job, %error, "a job could not be offered again; the next link tries");
-                }
+            if mark_until_written(&task_hub, job).await {
+                offer(&task_hub, job, false).await;
             }
         });
     }
@@ -47,6 +99,19 @@ pub(crate) fn offer_again(hub: &Arc<Hub>, jobs: Vec<JobId>) {
 
 /// The fact in the record of a job that was offered more than once.
 const OFFERED_AGAIN: &str = "offered_again";
+
+/// Says whether the job is still to be offered.
+async fn mark_until_written(hub: &Arc<Hub>, job: JobId) -> bool {
+    loop {
+        match mark_offered_again(hub, job).await {
+            Ok(to_offer) => return to_offer,
+            Err(error) => tracing::warn!(%job, %error, "a job could not be offered again now; trying again"),
+        }
+        if !hub.pause(RETRY).await {
+            return false;
+        }
+    }
+}
 
 async fn mark_offered_again(hub: &Arc<Hub>, id: JobId) -> Result<bool, Error> {
     loop {
@@ -79,8 +144,11 @@ fn spawn_offer(hub: &Arc<Hub>, job: JobId, first: bool) {
     tasks.spawn("job offer", async move { offer(&hub, job, first).await });
 }
 
-async fn offer(hub: &Arc<Hub>, id: JobId, first: bool) {
+async fn offer(hub: &Arc<Hub>, id: JobId, mut first: bool) {
+    let mut unclear = RETRY;
     loop {
+        // Before the look at the job: whoever releases it has written its outcome first.
+        let waiting = hub.offers.begin(id);
         let found = hub.store.view(|view| {
             let job = view.jobs.get(&id)?.record.clone();
             let run = view.runs.get(&job.run)?.record.clone();
@@ -96,7 +164,7 @@ async fn offer(hub: &Arc<Hub>, id: JobId, first: bool) {
         let Some(incarnation) = job.incarnation.clone() else { return };
         if *live.incarnation != *incarnation {
             // The host came back with another journal between the decision and now.
-            return log_failure(id, end_job(hub, id, &lost_with_journal(None)).await);
+            return end_until_written(hub, id, &lost_with_journal(None)).await;
         }
         let offer = Offer { job: id, run: job.run, incarnation, by: run.by.clone(), spec: run.exec.clone() };
         let error = match live.link.call::<JobOffer>(&offer).await {
@@ -112,21 +180,31 @@ async fn offer(hub: &Arc<Hub>, id: JobId, first: bool) {
             }
             Err(error) => error,
         };
+        drop(waiting);
         match error.code {
             // Nothing was written to the link: the host cannot have it.
             Code::Unavailable if live.link.is_closed() => return undelivered(hub, id, policy).await,
-            Code::Indeterminate => return,
+            Code::Indeterminate => {
+                // The host cannot say whether it has it, and asks for the same offer again.
+                tracing::warn!(job = %id, host = job.host_name, %error, "a host could not say whether it took a job");
+                if !pause_while_up(hub, &live.link, unclear).await {
+                    return;
+                }
+                unclear = (unclear * 2).min(LONGEST_RETRY);
+                first = false;
+                if !mark_until_written(hub, id).await {
+                    return;
+                }
+            }
             Code::Unavailable | Code::Limited | Code::Internal => {
                 tracing::info!(job = %id, host = job.host_name, %error, "the host could not take a job; again soon");
-                let pause =
-                    error.retry_after_ms.map_or(RETRY, Duration::from_millis).min(Duration::from_secs(10));
+                let pause = error.retry_after_ms.map_or(RETRY, Duration::from_millis).min(LONGEST_RETRY);
                 if !pause_while_up(hub, &live.link, pause).await {
                     return;
                 }
             }
             Code::Conflict => {
-                let ending = lost_with_journal(Some(error.message));
-                return log_failure(id, end_job(hub, id, &ending).await);
+                return end_until_written(hub, id, &lost_with_journal(Some(error.message))).await;
             }
             _ => {
                 let ending = Ending {
@@ -136,7 +214,7 @@ async fn offer(hub: &Arc<Hub>, id: JobId, first: bool) {
                     only_queued: false,
                     output_complete: true,
                 };
-                return log_failure(id, end_job(hub, id, &ending).await);
+                return end_until_written(hub, id, &ending).await;
             }
         }
     }
@@ -158,7 +236,7 @@ async fn undelivered(hub: &Arc<Hub>, id: JobId, policy: OfflinePolicy) {
     if policy == OfflinePolicy::Queue {
         return;
     }
-    let result = write_end(hub, id, None, |job, _, now| {
+    let decide = |job: &JobRecord, _: Option<&Progress>, now| {
         if was_offered_again(job) {
             return None;
         }
@@ -171,14 +249,19 @@ async fn undelivered(hub: &Arc<Hub>, id: JobId, policy: OfflinePolicy) {
         record.ended = Some(now);
         record.output_complete = true;
         Some(record)
-    });
-    log_failure(id, result.await);
+    };
+    while to_repeat(hub, id, write_end(hub, id, None, decide).await).await {}
 }
 
-fn log_failure<T>(job: JobId, result: Result<T, datacentered_proto::Error>) {
-    if let Err(error) = result {
-        tracing::error!(%job, %error, "a job's outcome could not be written");
-    }
+async fn end_until_written(hub: &Arc<Hub>, job: JobId, ending: &Ending) {
+    while to_repeat(hub, job, end_job(hub, job, ending).await).await {}
+}
+
+/// Whether an outcome has to be written again, after a pause: where the store does not take it, nobody else would.
+async fn to_repeat<T>(hub: &Hub, job: JobId, written: Result<T, Error>) -> bool {
+    let Err(error) = written else { return false };
+    tracing::error!(%job, %error, "a job's outcome could not be written; trying again");
+    hub.pause(RETRY).await
 }
 
 async fn pause_while_up(hub: &Hub, link: &Link, pause: Duration) -> bool {

@@ -7,33 +7,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use datacentered_engine::kv::{Durability, Expect};
-use datacentered_engine::{Append, Error as EngineError, LogName, Position};
-use datacentered_link::{Link, StreamEvent, StreamReader};
+use datacentered_engine::{Append, Error as EngineError, LogName, LogState, Position};
+use datacentered_link::Link;
 use datacentered_proto::frame::Kind;
-use datacentered_proto::operations::{JobAck, JobOutput};
-use datacentered_proto::ops::job::{AckParams, OutputParams};
-use datacentered_proto::ops::{EndReason, GapReason};
+use datacentered_proto::ops::GapReason;
 use datacentered_proto::{Code, Error, HostId, JobId};
-use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
-use super::report;
+use super::{pull, report};
 use crate::hub::Hub;
 use crate::store::{Change, engine_error};
 
-/// Bytes of one log item at most.
-const ITEM_BYTES: usize = 64 * 1024;
-
-/// Bytes gathered before they are appended, where more is readable at once.
-const GATHER_BYTES: usize = 256 * 1024;
-
-/// Bytes that the host may drop from its spool are told this often, or a quarter of a smaller spool.
-const ACK_BYTES: u64 = 4 << 20;
-
 /// Pause before an append that failed is tried again: the spool on the host keeps everything meanwhile.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 const TAG_RETENTION: u8 = 0x80;
 const TAG_DISCARDED: u8 = 0x81;
@@ -54,6 +42,8 @@ pub struct Outputs {
 struct Pulling {
     link: u64,
     stored: watch::Sender<u64>,
+    /// Bytes kept of it.
+    held: u64,
     /// The host has sent all that it has.
     ended: bool,
 }
@@ -74,7 +64,10 @@ impl Outputs {
                 true
             }
             None => {
-                pulling.insert(job, Pulling { link: link.id(), stored: watch::channel(0).0, ended: false });
+                pulling.insert(
+                    job,
+                    Pulling { link: link.id(), stored: watch::channel(0).0, held: 0, ended: false },
+                );
                 true
             }
         }
@@ -91,9 +84,10 @@ impl Outputs {
         }
     }
 
-    fn set_stored(&self, job: JobId, end: u64) {
-        if let Some(entry) = self.lock().get(&job) {
-            entry.stored.send_replace(end);
+    pub(super) fn set_stored(&self, job: JobId, log: &LogState) {
+        if let Some(entry) = self.lock().get_mut(&job) {
+            entry.held = log.bytes;
+            entry.stored.send_replace(log.end);
         }
     }
 
@@ -110,6 +104,11 @@ impl Outputs {
     /// How far the output has come that is being pulled.
     pub fn stored(&self, job: JobId) -> Option<u64> {
         self.lock().get(&job).map(|entry| *entry.stored.borrow())
+    }
+
+    /// Bytes kept of the output that is being pulled.
+    pub(super) fn held(&self, job: JobId) -> Option<u64> {
+        self.lock().get(&job).map(|entry| entry.held)
     }
 
     /// Waits a little for the last bytes. Says whether all are there.
@@ -139,7 +138,7 @@ pub(super) fn ensure_pulling(hub: &Arc<Hub>, job: JobId, host: HostId, link: &Li
     tasks.spawn("job output", async move {
         loop {
             let result = tokio::select! {
-                result = pull(&hub, job, &link) => result,
+                result = pull::pull(&hub, job, &link) => result,
                 _ = link.closed() => break,
                 () = hub.stop.cancelled() => break,
             };
@@ -163,152 +162,11 @@ pub(super) fn ensure_pulling(hub: &Arc<Hub>, job: JobId, host: HostId, link: &Li
     });
 }
 
-/// Pulls until the end; false when the link ended before.
-async fn pull(hub: &Arc<Hub>, job: JobId, link: &Link) -> Result<bool, Error> {
-    let log = output_log(job)?;
-    let spool = hub.store.view(|view| {
-        let run = view.jobs.get(&job).and_then(|job| view.runs.get(&job.run));
-        run.map_or(ACK_BYTES * 4, |run| run.exec.spool_bytes)
-    });
-    let mut pull = Pull { log, job, acked: 0, end: 0, ack_bytes: (spool / 4).clamp(1, ACK_BYTES) };
-    pull.end = end_of(hub, &pull.log).await?;
-    pull.acked = pull.end;
-    hub.outputs.set_stored(job, pull.end);
-    let from = pull.end;
-    let opened = link.open::<JobOutput>(from, |stream| OutputParams { job, from, stream }).await;
-    let mut reader = match opened {
-        Ok((_, reader)) => reader,
-        // The host has forgotten it, or never had it; whoever reconciles decides what that means.
-        Err(error) if error.code == Code::NotFound => return Ok(true),
-        Err(error) if link.is_closed() => {
-            tracing::debug!(%job, %error, "the link was lost");
-            return Ok(false);
-        }
-        Err(error) => return Err(error),
-    };
-    loop {
-        let Some(first) = reader.next().await else { return Ok(false) };
-        let (items, ended) = gather(first, &mut reader);
-        if !items.is_empty() {
-            pull.append(hub, items).await?;
-            hub.outputs.set_stored(job, pull.end);
-            pull.acknowledge(hub, link).await;
-        }
-        match ended {
-            None => {}
-            Some(EndReason::Done) => return Ok(true),
-            Some(_) => return Ok(false),
-        }
-    }
+pub(super) async fn state_of(hub: &Hub, log: &LogName) -> Result<LogState, Error> {
+    Ok(hub.engine.log().state(log).await.map_err(engine_error)?.unwrap_or_default())
 }
 
-async fn end_of(hub: &Hub, log: &LogName) -> Result<u64, Error> {
-    Ok(hub.engine.log().state(log).await.map_err(engine_error)?.map_or(0, |state| state.end))
-}
-
-struct Pull {
-    log: LogName,
-    job: JobId,
-    /// Below this the host has been told that it may drop it.
-    acked: u64,
-    end: u64,
-    ack_bytes: u64,
-}
-
-impl Pull {
-    /// Appends; a hub that cannot write waits and tries again, and the host keeps everything meanwhile.
-    async fn append(&mut self, hub: &Hub, items: Vec<Append>) -> Result<(), Error> {
-        loop {
-            let due = items.last().is_some_and(|item| match item.position {
-                Position::At(offset) => offset + item.span - self.acked >= self.ack_bytes,
-                _ => false,
-            });
-            let durability = if due { Durability::Always } else { Durability::Interval };
-            match hub.engine.log().append(&self.log, items.clone(), durability).await {
-                Ok(state) => {
-                    self.end = state.end;
-                    return Ok(());
-                }
-                Err(EngineError::Hole { end }) => {
-                    return Err(Error::internal(format!("the host skipped output: expected offset {end}")));
-                }
-                Err(error) => {
-                    tracing::warn!(job = %self.job, %error, "output cannot be stored; trying again");
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        }
-    }
-
-    async fn acknowledge(&mut self, hub: &Hub, link: &Link) {
-        if self.end - self.acked < self.ack_bytes {
-            return;
-        }
-        let _ = hub;
-        let params = AckParams { job: self.job, upto: self.end };
-        // What the append synced may go; a lost acknowledgement is made up for by the next.
-        if link.call::<JobAck>(&params).await.is_ok() {
-            self.acked = self.end;
-        }
-    }
-}
-
-/// One event and whatever else is readable at once, as log items.
-fn gather(first: StreamEvent, reader: &mut StreamReader) -> (Vec<Append>, Option<EndReason>) {
-    let mut items: Vec<Append> = Vec::new();
-    let mut open: Option<(u8, u64, BytesMut)> = None;
-    let mut bytes = 0;
-    let mut event = Some(first);
-    let mut ended = None;
-    while let Some(current) = event.take() {
-        match current {
-            StreamEvent::Bytes { kind, offset, payload } => {
-                bytes += payload.len();
-                let tag = kind as u8;
-                match &mut open {
-                    Some((open_tag, start, data))
-                        if *open_tag == tag
-                            && *start + data.len() as u64 - 1 == offset
-                            && data.len() + payload.len() <= ITEM_BYTES =>
-                    {
-                        data.extend_from_slice(&payload);
-                    }
-                    _ => {
-                        close_item(&mut items, open.take());
-                        let mut data = BytesMut::with_capacity(payload.len() + 1);
-                        data.put_u8(tag);
-                        data.extend_from_slice(&payload);
-                        open = Some((tag, offset, data));
-                    }
-                }
-            }
-            StreamEvent::Gap(gap) => {
-                close_item(&mut items, open.take());
-                if gap.to > gap.from {
-                    items.push(gap_item(gap.from, gap.to, gap.reason));
-                }
-            }
-            StreamEvent::End(end) => ended = Some(end.reason),
-            StreamEvent::Item { .. } => {}
-        }
-        if ended.is_none() && bytes < GATHER_BYTES {
-            event = reader.next().now_or_never().flatten();
-        }
-    }
-    close_item(&mut items, open.take());
-    (items, ended)
-}
-
-fn close_item(items: &mut Vec<Append>, open: Option<(u8, u64, BytesMut)>) {
-    if let Some((_, offset, data)) = open {
-        let span = data.len() as u64 - 1;
-        if span > 0 {
-            items.push(Append { position: Position::At(offset), span, payload: data.freeze() });
-        }
-    }
-}
-
-fn gap_item(from: u64, to: u64, reason: GapReason) -> Append {
+pub(super) fn gap_item(from: u64, to: u64, reason: GapReason) -> Append {
     let tag = match reason {
         GapReason::Retention => TAG_RETENTION,
         GapReason::Discarded => TAG_DISCARDED,
@@ -386,15 +244,15 @@ async fn try_settle(hub: &Arc<Hub>, id: JobId, host: HostId, link: &Link) -> Res
         return Ok(());
     }
     let total = job.stdout_bytes + job.stderr_bytes;
-    let end = if total == 0 { 0 } else { end_of(hub, &output_log(id)?).await? };
-    if end < total && !(job.output_complete && job.ended_by_hub()) {
+    let log = if total == 0 { LogState::default() } else { state_of(hub, &output_log(id)?).await? };
+    if log.end < total && !(job.output_complete && job.ended_by_hub()) {
         if hub.outputs.is_claimed_by(id, link) && hub.outputs.has_ended(id) {
             // The host has sent all that it has, and it is less than it said: the rest is lost.
             give_up_output(hub, id).await?;
             report::release(hub, id, link);
         } else if !hub.outputs.is_claimed_by(id, link) {
             // A record that says complete and a log that is shorter: the machine stopped between the two.
-            mark_output(hub, id, false).await?;
+            mark_output(hub, id, None).await?;
             ensure_pulling(hub, id, host, link);
         }
         return Ok(());
@@ -402,12 +260,14 @@ async fn try_settle(hub: &Arc<Hub>, id: JobId, host: HostId, link: &Link) -> Res
     if total > 0 {
         sync(hub, id).await?;
     }
-    mark_output(hub, id, true).await?;
+    mark_output(hub, id, Some(log.bytes)).await?;
     report::release(hub, id, link);
     Ok(())
 }
 
-async fn mark_output(hub: &Arc<Hub>, id: JobId, complete: bool) -> Result<(), Error> {
+/// Writes down that all of a job's output is here, `held` bytes of it; without them, that some is missing.
+async fn mark_output(hub: &Arc<Hub>, id: JobId, held: Option<u64>) -> Result<(), Error> {
+    let complete = held.is_some();
     loop {
         let Some(job) = hub.store.view(|view| view.jobs.get(&id).cloned()) else { return Ok(()) };
         if job.output_complete == complete {
@@ -416,6 +276,7 @@ async fn mark_output(hub: &Arc<Hub>, id: JobId, complete: bool) -> Result<(), Er
         let mut change = Change::new(&hub.clock, "hub", None);
         let mut record = (*job.record).clone();
         record.output_complete = complete;
+        record.held_bytes = held;
         change.put(&record, Expect::Revision(job.revision));
         match hub.store.commit(change).await {
             Err(error) if error.code == Code::Conflict => {}
@@ -432,11 +293,11 @@ pub(crate) async fn give_up_output(hub: &Arc<Hub>, id: JobId) -> Result<(), Erro
     }
     let total = job.stdout_bytes + job.stderr_bytes;
     let log = output_log(id)?;
-    let end = end_of(hub, &log).await?;
-    if end < total {
-        let lost = vec![gap_item(end, total, GapReason::Lost)];
+    let state = state_of(hub, &log).await?;
+    if state.end < total {
+        let lost = vec![gap_item(state.end, total, GapReason::Lost)];
         hub.engine.log().append(&log, lost, Durability::Always).await.map_err(engine_error)?;
     }
     hub.outputs.forget(id);
-    mark_output(hub, id, true).await
+    mark_output(hub, id, Some(state.bytes)).await
 }

@@ -1,6 +1,6 @@
 //! When a host's link comes up, both sides compare what they know; nothing is guessed and nothing is rolled back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use datacentered_engine::kv::Expect;
@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::end::{Ending, end_job, hub_evidence};
 use super::machine::{Journal, Reconciled, reconcile};
+use super::offer::offer_again;
 use super::{feed, output, report};
 use crate::hub::Hub;
 use crate::runs;
@@ -30,34 +31,44 @@ impl Journal {
     /// A host's journal as it says hello with it.
     pub(crate) fn at_hello(hub: &Hub, host: HostId, hello: &AgentHello) -> Self {
         let known = hub.store.view(|view| view.journals.get(&host).cloned());
-        let (replaced, went_on) = known.map_or((false, false), |known| {
+        let (replaced, changed) = known.map_or((false, hello.high_water > 0), |known| {
             let same = known.incarnation == hello.incarnation;
             (!same || hello.high_water < known.high_water, !same || hello.high_water != known.high_water)
         });
+        // Once both sides have compared since a restore, the hub knows what it sends.
+        let went_on = changed && !hub.store.view(|view| hub.was_compared(view, host));
         Self { incarnation: hello.incarnation.clone(), replaced, went_on }
     }
 }
 
-/// Compares both sides' jobs when a host's link has come up. Returns the jobs to offer again once it is online.
+/// What a comparison found.
+#[derive(Debug)]
+pub(crate) struct Compared {
+    /// Jobs to offer again once the host is online.
+    again: Vec<JobId>,
+    /// What it looked at: each job, whether its host has it or had been offered it, and whether it was to be cancelled.
+    seen: HashMap<JobId, (bool, bool)>,
+}
+
+/// Compares both sides' jobs when a host's link has come up.
 pub(crate) async fn compare(
     hub: &Arc<Hub>,
     host: HostId,
     link: &Link,
     journal: &Journal,
-) -> Result<Vec<JobId>, Error> {
+) -> Result<Compared, Error> {
     let listed = list(link).await?;
-    let open: Vec<_> = hub.store.view(|view| {
-        let jobs = view.open_jobs.get(&host).into_iter().flatten();
-        jobs.filter_map(|id| view.jobs.get(id)).map(|job| job.record.clone()).collect()
-    });
-    let known: HashSet<JobId> = open.iter().map(|job| job.job).collect();
+    let open = open_jobs(hub, host);
+    let mut seen: HashMap<_, _> =
+        open.iter().map(|job| (job.job, (job.state != JobState::Queued, job.cancel.is_some()))).collect();
     let mut again = Vec::new();
     for job in &open {
         let id = job.job;
         // What the host said last may be newer than the record.
         let job =
             hub.progress.get(id).map_or_else(|| job.clone(), |progress| Arc::new(progress.applied_to(job)));
-        match reconcile(&job, journal, hub.may_adopt(job.run), listed.contains_key(&id)) {
+        let restored = hub.store.view(|view| hub.predates_restore(view, job.run));
+        match reconcile(&job, journal, restored, listed.contains_key(&id)) {
             Reconciled::Offer => again.push(id),
             Reconciled::Tombstone => cancel_on_host(hub, &job, link),
             Reconciled::Lost => {
@@ -70,7 +81,7 @@ pub(crate) async fn compare(
         }
     }
     for (id, said) in listed {
-        if !known.contains(&id) {
+        if !seen.contains_key(&id) {
             match adopt(hub, host, link, &said).await {
                 Ok(true) => {}
                 Ok(false) => continue,
@@ -81,9 +92,60 @@ pub(crate) async fn compare(
                 }
             }
         }
+        if let Err(error) = bind(hub, id, journal).await {
+            tracing::warn!(job = %id, %error, "a listed job could not be bound to its host's journal now");
+            continue;
+        }
+        // The host has it: nothing of it is to be offered.
+        seen.entry(id).or_default().0 = true;
         take_in(hub, host, link, said).await;
     }
-    Ok(again)
+    Ok(Compared { again, seen })
+}
+
+/// A host's jobs that have not ended, or whose output is not complete.
+pub(crate) fn open_jobs(hub: &Hub, host: HostId) -> Vec<Arc<JobRecord>> {
+    hub.store.view(|view| {
+        let jobs = view.open_jobs.get(&host).into_iter().flatten();
+        jobs.filter_map(|id| view.jobs.get(id)).map(|job| job.record.clone()).collect()
+    })
+}
+
+/// The host is online over `link`: what the comparison found to offer goes out, and so does what was decided between it
+/// and `open`, the open jobs as of when the link took its place: that may have been written to an older link that nobody
+/// hears any more.
+pub(crate) async fn catch_up(
+    hub: &Arc<Hub>,
+    link: &Link,
+    journal: &Journal,
+    compared: Compared,
+    open: &[Arc<JobRecord>],
+) -> Result<(), Error> {
+    let Compared { mut again, seen } = compared;
+    for job in open {
+        let (was_offered, was_cancelled) = seen.get(&job.job).copied().unwrap_or_default();
+        if job.outcome.is_some() || job.state == JobState::Queued {
+            continue;
+        }
+        if was_offered {
+            if job.cancel.is_some() && !was_cancelled {
+                again.retain(|id| *id != job.job);
+                cancel_on_host(hub, job, link);
+            }
+        } else if job.state == JobState::Offered {
+            match reconcile(job, journal, false, false) {
+                Reconciled::Offer => again.push(job.job),
+                Reconciled::Tombstone => cancel_on_host(hub, job, link),
+                Reconciled::Lost => {
+                    end_job(hub, job.job, &lost(Loss::JournalReplaced, "journal_replaced")).await?;
+                    output::give_up_output(hub, job.job).await?;
+                }
+                _ => {}
+            }
+        }
+    }
+    offer_again(hub, again);
+    Ok(())
 }
 
 async fn list(link: &Link) -> Result<HashMap<JobId, JobReport>, Error> {
@@ -99,6 +161,28 @@ async fn list(link: &Link) -> Result<HashMap<JobId, JobReport>, Error> {
         }
         if all.len() == before || all.len() > MAX_LISTED {
             return Err(Error::invalid("the host's list of jobs does not end"));
+        }
+    }
+}
+
+/// A listed job that waits here was offered in a time that a restore has made the hub forget: it is the host's now, whatever
+/// the run's limit on parallel targets says, and bound to the journal that it is in.
+async fn bind(hub: &Arc<Hub>, id: JobId, journal: &Journal) -> Result<(), Error> {
+    loop {
+        let Some(job) = hub.store.view(|view| view.jobs.get(&id).cloned()) else { return Ok(()) };
+        if job.outcome.is_some() || job.state != JobState::Queued {
+            return Ok(());
+        }
+        let mut change = Change::new(&hub.clock, "hub", None);
+        let mut record = (*job.record).clone();
+        record.state = JobState::Offered;
+        record.incarnation = Some(journal.incarnation.clone());
+        let detail = "the host had this job when the hub, restored from a backup, thought that it waited";
+        record.evidence.push(hub_evidence(change.at(), "taken_in", Some(detail.into())));
+        change.put(&record, Expect::Revision(job.revision));
+        match hub.store.commit(change).await {
+            Err(error) if error.code == Code::Conflict => {}
+            result => return result.map(|_| ()),
         }
     }
 }
@@ -180,6 +264,7 @@ async fn adopt(hub: &Arc<Hub>, host: HostId, link: &Link, said: &JobReport) -> R
             stdout_bytes: 0,
             stderr_bytes: 0,
             output_complete: false,
+            held_bytes: None,
         };
         runs::adopt(hub, &mut change, &offer, &record);
         change.put(&record, Expect::Absent);

@@ -14,7 +14,7 @@ use super::{end, output};
 use crate::dispatch::{Ctx, Table};
 use crate::hub::Hub;
 use crate::store::Versioned;
-use crate::store::records::{JobRecord, JournalRecord};
+use crate::store::records::JobRecord;
 
 /// How long an ended job's output may take to arrive before its outcome is written without waiting for it.
 const OUTPUT_PATIENCE: Duration = Duration::from_millis(50);
@@ -68,16 +68,16 @@ pub(super) async fn learn(hub: &Arc<Hub>, host: HostId, link: &Link, report: Job
                 output::ensure_pulling(hub, id, host, link);
             }
             let complete = total == 0 || hub.outputs.wait_until_complete(id, total, OUTPUT_PATIENCE).await;
+            let held = if complete && total > 0 { hub.outputs.held(id) } else { None };
             // The log and the outcome reach the disk together; the host is told to forget only after both.
             let barrier = async { if complete && total > 0 { output::sync(hub, id).await } else { Ok(()) } };
-            let journal = job.incarnation.clone().map(|incarnation| JournalRecord {
-                host,
-                incarnation,
-                high_water: report.high_water,
-            });
+            let high_water = report.high_water;
+            let journal =
+                job.incarnation.clone().map(|incarnation| end::Mark { host, incarnation, high_water });
             let outcome = end::write_end(hub, id, journal, |job, _, _| match machine::learn(job, &report) {
                 Learnt::Ended(mut record) => {
                     record.output_complete = complete;
+                    record.held_bytes = held;
                     Some(*record)
                 }
                 _ => None,
@@ -95,11 +95,18 @@ pub(super) async fn learn(hub: &Arc<Hub>, host: HostId, link: &Link, report: Job
     Ok(())
 }
 
-/// Tells the host to forget a job. Should that get lost, the next connect says it again.
+/// Tells the host to forget a job, once no offer of it is on its way any more. Should that get lost, the next connect says
+/// it again.
 pub(super) fn release(hub: &Arc<Hub>, job: JobId, link: &Link) {
-    let link = link.clone();
+    let (hub, link) = (hub.clone(), link.clone());
     hub.outputs.forget(job);
-    hub.tasks.spawn("job release", async move {
+    let tasks = hub.tasks.clone();
+    tasks.spawn("job release", async move {
+        tokio::select! {
+            () = hub.offers.none_of(job) => {}
+            _ = link.closed() => return,
+            () = hub.stop.cancelled() => return,
+        }
         if let Err(error) = link.call::<JobRelease>(&ReleaseParams { jobs: vec![job] }).await {
             tracing::debug!(%job, %error, "a job could not be released now");
         }

@@ -36,7 +36,7 @@ const AUDIT_HOSTS: usize = 1000;
 /// `run.create`. Its id is its key: a repeat gets the run as it stands.
 pub(super) async fn create(ctx: Ctx, params: CreateParams) -> Result<RunReply, Error> {
     let hash = params_hash(&ctx, &ctx.raw_params)?;
-    if let Some(reply) = repeated(&ctx, params.key, &hash)? {
+    if let Some(reply) = repeated(&ctx, params.key, &hash).await? {
         return Ok(reply);
     }
     validate::check(&params)?;
@@ -49,12 +49,12 @@ pub(super) async fn create(ctx: Ctx, params: CreateParams) -> Result<RunReply, E
     match commit(&ctx, &params, &hash, chosen).await {
         Ok(run) => views::page(&ctx.hub, &run, None, None),
         // The same call was under way twice; the other one has made the run.
-        Err(error) if error.code == Code::Conflict => repeated(&ctx, params.key, &hash)?.ok_or(error),
+        Err(error) if error.code == Code::Conflict => repeated(&ctx, params.key, &hash).await?.ok_or(error),
         Err(error) => Err(error),
     }
 }
 
-fn repeated(ctx: &Ctx, run: RunId, hash: &str) -> Result<Option<RunReply>, Error> {
+async fn repeated(ctx: &Ctx, run: RunId, hash: &str) -> Result<Option<RunReply>, Error> {
     let Some(found) = ctx.hub.store.view(|view| view.runs.get(&run).cloned()) else {
         if ctx.hub.store.view(|view| view.dedupe.contains_key(&(ctx.who.caller(), run.into()))) {
             return Err(Error::conflict(
@@ -68,7 +68,36 @@ fn repeated(ctx: &Ctx, run: RunId, hash: &str) -> Result<Option<RunReply>, Error
             "this run id was already used for another run; make a new UUIDv7 for each",
         ));
     }
+    complete(&ctx.hub, &found).await?;
     views::page(&ctx.hub, &found, None, None).map(Some)
+}
+
+/// Makes a run whole whose creation failed half way, or is still under way: what is missing waits, and is moved along.
+async fn complete(hub: &Arc<Hub>, run: &RunRecord) -> Result<(), Error> {
+    let missing = missing_targets(hub, run);
+    if run.ended.is_some() || missing.is_empty() {
+        return Ok(());
+    }
+    write_waiting_jobs(hub, run, &missing).await?;
+    finish::job_ended(hub, run.run);
+    Ok(())
+}
+
+/// The targets of a run that have no job record.
+pub(super) fn missing_targets(hub: &Hub, run: &RunRecord) -> Vec<TargetRef> {
+    hub.store.view(|view| {
+        if view.run_jobs.get(&run.run).is_some_and(|jobs| jobs.counts(run).targets == run.target_count) {
+            return Vec::new();
+        }
+        let mut targets = view.targets(run).unwrap_or_default();
+        targets.retain(|target| !view.jobs.contains_key(&target.job));
+        targets
+    })
+}
+
+/// Those of a batch that have no job record: somebody else may write the same ones.
+fn absent(hub: &Hub, batch: &[TargetRef]) -> Vec<TargetRef> {
+    hub.store.view(|view| batch.iter().filter(|one| !view.jobs.contains_key(&one.job)).cloned().collect())
 }
 
 fn check_room(hub: &Hub, more: usize) -> Result<(), Error> {
@@ -114,6 +143,7 @@ async fn commit(
         targets: if inline { targets.clone() } else { Vec::new() },
         target_chunks: if inline { 0 } else { targets.len().div_ceil(CHUNK_TARGETS) as u32 },
         audit: AuditId::from_uuid(hub.clock.uuid()),
+        epoch: Some(hub.store.engine().epoch().to_owned()),
     };
     change.put(&run, Expect::Absent);
     if !inline {
@@ -154,12 +184,21 @@ pub(super) async fn write_waiting_jobs(
     targets: &[TargetRef],
 ) -> Result<(), Error> {
     for batch in targets.chunks(JOBS_PER_BATCH) {
-        let mut change = Change::new(&hub.clock, &run.by, None);
-        let now = change.at();
-        for target in batch {
-            change.put(&new_job(run, target, now), Expect::Absent);
+        loop {
+            let mut change = Change::new(&hub.clock, &run.by, None);
+            let now = change.at();
+            for target in absent(hub, batch) {
+                change.put(&new_job(run, &target, now), Expect::Absent);
+            }
+            if change.is_empty() {
+                break;
+            }
+            match hub.store.commit(change).await {
+                Ok(_) => break,
+                Err(error) if error.code == Code::Conflict => {}
+                Err(error) => return Err(error),
+            }
         }
-        hub.store.commit(change).await?;
     }
     Ok(())
 }
@@ -182,6 +221,7 @@ fn new_job(run: &RunRecord, target: &TargetRef, now: Timestamp) -> JobRecord {
         stdout_bytes: 0,
         stderr_bytes: 0,
         output_complete: false,
+        held_bytes: None,
     }
 }
 
@@ -195,8 +235,14 @@ pub(super) async fn write_jobs(
     for batch in targets.chunks(JOBS_PER_BATCH) {
         let mut change = Change::new(&hub.clock, &run.by, None);
         let offers = add_jobs(hub, &mut change, run, batch, room);
-        hub.store.commit(change).await?;
-        jobs::send_offers(hub, offers);
+        match hub.store.commit(change).await {
+            Ok(_) => jobs::send_offers(hub, offers),
+            // A repeat of the same call makes the run whole at the same time, and moves its targets along.
+            Err(error) if error.code == Code::Conflict => {
+                return write_waiting_jobs(hub, run, &missing_targets(hub, run)).await;
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

@@ -96,8 +96,10 @@ pub(super) async fn job_ended_quietly(hub: &Arc<Hub>, run: RunId) {
             Err(error) if error.code == Code::Conflict => {}
             Ok(_) => return,
             Err(error) => {
-                tracing::warn!(%run, %error, "a run could not be ended now");
-                return;
+                tracing::warn!(%run, %error, "a run could not be ended now; trying again");
+                if !hub.pause(pump::RETRY).await {
+                    return;
+                }
             }
         }
     }
@@ -134,6 +136,7 @@ pub(crate) fn adopt(hub: &Hub, change: &mut Change, offer: &Offer, job: &JobReco
                 targets: vec![target],
                 target_chunks: 0,
                 audit: AuditId::from_uuid(hub.clock.uuid()),
+                epoch: None,
             },
             Expect::Absent,
         ),

@@ -15,7 +15,7 @@ use datacentered_proto::outcome::{Loss, Witness};
 use datacentered_proto::{Code, Error, Evidence, JobId, JobState, Outcome};
 use serde_json::json;
 
-use super::{create, input, output, views, watch};
+use super::{create, input, output, pump, views, watch};
 use crate::dispatch::{ChangeCtx, Ctx, Table};
 use crate::hub::Hub;
 use crate::jobs::{self, Ending, end_job};
@@ -103,22 +103,16 @@ enum Reached {
     Ended,
 }
 
-/// A job that still waits is ended here; one that was offered is the host's to end.
+/// A job that still waits is ended here; one that was offered, or may have been before a restore, is the host's to end.
 async fn cancel_job(hub: &Arc<Hub>, id: JobId, by: &str) -> Result<Reached, Error> {
     loop {
         let Some(job) = hub.store.view(|view| view.jobs.get(&id).cloned()) else { return Ok(Reached::Ended) };
         if job.outcome.is_some() {
             return Ok(Reached::Ended);
         }
-        if job.state == JobState::Queued {
-            let ending = Ending {
-                outcome: Outcome::Cancelled { by: by.to_owned() },
-                fact: "cancelled",
-                detail: Some("before it was offered".into()),
-                only_queued: true,
-                output_complete: true,
-            };
-            if end_job(hub, id, &ending).await? {
+        let waits = job.state == JobState::Queued;
+        if waits && !hub.store.view(|view| hub.only_host_knows(view, &job)) {
+            if end_job(hub, id, &pump::cancelled_while_waiting(by)).await? {
                 return Ok(Reached::Now);
             }
             continue;
@@ -139,6 +133,10 @@ async fn cancel_job(hub: &Arc<Hub>, id: JobId, by: &str) -> Result<Reached, Erro
                 Err(error) if error.code == Code::Conflict => continue,
                 Err(error) => return Err(error),
             }
+        }
+        if waits {
+            // Its host may have been heard meanwhile.
+            pump::start(hub, record.run);
         }
         return Ok(match hub.live.get(record.host) {
             Some(live) => {

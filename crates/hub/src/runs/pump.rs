@@ -19,6 +19,9 @@ use crate::store::records::JobRecord;
 /// How often waiting jobs are looked over for those whose time is up.
 const EXPIRY_PERIOD: Duration = Duration::from_millis(500);
 
+/// Pause before what the store did not take is tried again.
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+
 /// One pump at a time, so that a run's limit on parallel targets holds.
 #[derive(Debug, Default)]
 pub struct Pump(Mutex<()>);
@@ -46,14 +49,18 @@ pub(super) fn start(hub: &Arc<Hub>, run: RunId) {
     let hub = hub.clone();
     let tasks = hub.tasks.clone();
     tasks.spawn("run pump", async move {
-        if let Err(error) = pump(&hub, run).await {
-            tracing::warn!(%run, %error, "waiting targets could not be moved along");
+        while let Err(error) = pump(&hub, run).await {
+            tracing::warn!(%run, %error, "waiting targets could not be moved along; trying again");
+            if !hub.pause(RETRY).await {
+                return;
+            }
         }
     });
 }
 
 async fn pump(hub: &Arc<Hub>, run: RunId) -> Result<(), Error> {
     loop {
+        end_cancelled(hub, run).await?;
         let turn = hub.pump.0.lock().await;
         let (change, offers, more) = next_batch(hub, run);
         if change.is_empty() {
@@ -74,11 +81,38 @@ async fn pump(hub: &Arc<Hub>, run: RunId) -> Result<(), Error> {
     }
 }
 
+/// How a job ends that is cancelled while it waits.
+pub(super) fn cancelled_while_waiting(by: &str) -> Ending {
+    Ending {
+        outcome: Outcome::Cancelled { by: by.to_owned() },
+        fact: "cancelled",
+        detail: Some("before it was offered".into()),
+        only_queued: true,
+        output_complete: true,
+    }
+}
+
+/// Jobs that were cancelled when only their host knew whether they ran, and that it never had.
+async fn end_cancelled(hub: &Arc<Hub>, run: RunId) -> Result<(), Error> {
+    let cancelled: Vec<_> = hub.store.view(|view| {
+        let jobs = view.run_jobs.get(&run).into_iter().flat_map(|jobs| &jobs.queued);
+        jobs.filter_map(|job| view.jobs.get(job))
+            .filter(|job| !hub.only_host_knows(view, job))
+            .filter_map(|job| job.cancel.clone().map(|by| (job.job, by)))
+            .collect()
+    });
+    for (job, by) in cancelled {
+        end_job(hub, job, &cancelled_while_waiting(&by)).await?;
+    }
+    Ok(())
+}
+
 fn next_batch(hub: &Arc<Hub>, id: RunId) -> (Change, Vec<datacentered_proto::JobId>, bool) {
     let mut change = Change::new(&hub.clock, "hub", None);
     let now = change.at();
     let mut offers = Vec::new();
     let mut more = false;
+    let fleet_is_back = hub.fleet_is_back();
     let waiting: Vec<_> = hub.store.view(|view| {
         let Some(run) = view.runs.get(&id) else { return Vec::new() };
         let Some(jobs) = view.run_jobs.get(&id) else { return Vec::new() };
@@ -88,9 +122,10 @@ fn next_batch(hub: &Arc<Hub>, id: RunId) -> (Change, Vec<datacentered_proto::Job
         let mut chosen = Vec::new();
         for job in jobs.queued.iter().filter_map(|job| view.jobs.get(job)) {
             let online = hub.live.is_online(job.host);
-            // After a start every host is still on its way back.
-            let gives_up = !online && run.offline != OfflinePolicy::Queue && hub.fleet_is_back();
-            if gives_up || (online && room > 0) {
+            // After a start every host is still on its way back; after a restore its word is waited for.
+            let away = !online && run.offline != OfflinePolicy::Queue && fleet_is_back;
+            let gives_up = away && !hub.only_host_knows(view, job);
+            if job.cancel.is_none() && (gives_up || (online && room > 0)) {
                 if online {
                     room -= 1;
                 }
@@ -130,6 +165,7 @@ pub(crate) async fn expire_jobs(hub: Arc<Hub>) {
             view.expiries
                 .iter()
                 .take_while(|(at, _)| *at <= now)
+                .filter(|(_, job)| view.jobs.get(job).is_some_and(|job| !hub.only_host_knows(view, job)))
                 .take(create::JOBS_PER_BATCH)
                 .copied()
                 .collect()
@@ -155,22 +191,21 @@ pub(crate) async fn resume_runs(hub: &Arc<Hub>) -> Result<(), Error> {
         view.active_runs.iter().filter_map(|id| view.runs.get(id)).map(|run| run.record.clone()).collect()
     });
     for run in active {
-        let missing: Vec<_> = hub.store.view(|view| {
-            let targets = view.targets(&run).unwrap_or_default();
-            targets.into_iter().filter(|target| !view.jobs.contains_key(&target.job)).collect()
-        });
+        let missing = create::missing_targets(hub, &run);
         // No host is there yet: whatever the policy, they wait until the fleet had time to come back.
         create::write_waiting_jobs(hub, &run, &missing).await?;
-        finish::job_ended_quietly(hub, run.run).await;
+        finish::job_ended(hub, run.run);
     }
     Ok(())
 }
 
 /// Once the fleet had time to come back: what still waits for hosts that are away is moved along, as its run wants it.
 pub(crate) async fn pump_when_fleet_is_back(hub: Arc<Hub>) {
-    tokio::select! {
-        () = hub.stop.cancelled() => return,
-        () = tokio::time::sleep(hub.fleet_return_time()) => {}
+    // More hosts may be awaited by now, and the two clocks are not the same one.
+    while !hub.fleet_is_back() {
+        if !hub.pause(RETRY).await {
+            return;
+        }
     }
     for run in hub.store.view(|view| view.active_runs.clone()) {
         start(&hub, run);

@@ -83,6 +83,7 @@ impl Store {
                 break;
             }
         }
+        view.count_output();
         let (applied, _) = watch::channel(view.revision);
         let (changed, _) = broadcast::channel(CHANGED_BACKLOG);
         let store =

@@ -97,6 +97,10 @@ pub struct JournalRecord {
     pub incarnation: String,
     /// The highest mark of it that the hub has seen.
     pub high_water: u64,
+    /// The epoch of the hub's state in which both sides' jobs were last compared. Another one than today's: not since the
+    /// hub was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<String>,
 }
 
 /// Holds a host's name, so that no two have the same.
@@ -226,6 +230,9 @@ pub struct RunRecord {
     pub target_chunks: u32,
     /// Joins its audit entries.
     pub audit: AuditId,
+    /// The epoch of the hub's state in which it was created. Absent where it is older than this member, or adopted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
 }
 
 /// A piece of a long list of targets.
@@ -272,6 +279,9 @@ pub struct JobRecord {
     pub stderr_bytes: u64,
     /// Whether the hub holds all of its output that it will ever get.
     pub output_complete: bool,
+    /// Bytes of output that the hub keeps, where all is there; what was discarded on the host does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_bytes: Option<u64>,
 }
 
 impl JobRecord {

@@ -101,7 +101,7 @@ pub struct View {
     pub jobs: HashMap<JobId, Versioned<JobRecord>>,
     /// Where the jobs of each run stand.
     pub run_jobs: HashMap<RunId, RunJobs>,
-    /// Bytes of output of all jobs.
+    /// Bytes of output of all jobs, as [`View::held_bytes`] has them.
     pub output_bytes: u64,
     /// Jobs that wait for their host, by when they stop waiting.
     pub expiries: BTreeSet<(Timestamp, JobId)>,
@@ -301,7 +301,7 @@ impl View {
             (None, _) => &mut counts.under_way,
         };
         let waits = job.outcome.is_none() && job.state == JobState::Queued;
-        let bytes = job.stdout_bytes.saturating_add(job.stderr_bytes);
+        let bytes = held_bytes(&self.runs, job);
         self.output_bytes = if there {
             self.output_bytes.saturating_add(bytes)
         } else {
@@ -329,6 +329,17 @@ impl View {
         }
     }
 
+    /// Bytes of output that the hub keeps of a job, or will: never more than its run allows, whatever the host says.
+    pub fn held_bytes(&self, job: &JobRecord) -> u64 {
+        held_bytes(&self.runs, job)
+    }
+
+    /// Counts the output again: while the view was loaded, jobs may have come before their runs.
+    pub(super) fn count_output(&mut self) {
+        self.output_bytes =
+            self.jobs.values().fold(0, |sum: u64, job| sum.saturating_add(held_bytes(&self.runs, job)));
+    }
+
     /// Every target of a run, in the order of their names; `None` while pieces of the list are missing.
     pub fn targets(&self, run: &RunRecord) -> Option<Vec<TargetRef>> {
         if run.target_chunks == 0 {
@@ -347,6 +358,11 @@ impl View {
         };
         self.hosts.get(&id)
     }
+}
+
+fn held_bytes(runs: &BTreeMap<RunId, Versioned<RunRecord>>, job: &JobRecord) -> u64 {
+    let limit = runs.get(&job.run).map_or(u64::MAX, |run| run.exec.output_bytes);
+    job.held_bytes.unwrap_or_else(|| job.stdout_bytes.saturating_add(job.stderr_bytes).min(limit))
 }
 
 fn replace<K: std::hash::Hash + Eq, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {

@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
-use datacentered_link::{Answer, Called, Handler, Link, Request};
+use datacentered_link::{Answer, Called, Handler, Link, Request, StreamEvent};
 use datacentered_proto::frame::Kind;
 use datacentered_proto::operations::JobReport as JobReportOperation;
 use datacentered_proto::ops::job::{
-    CancelParams, JobParams, JobReport, ListReply, Offer, OutputParams, ReleaseParams,
+    AckParams, CancelParams, InputParams, JobParams, JobReport, ListReply, Offer, OutputParams, ReleaseParams,
 };
 use datacentered_proto::ops::session::AgentHello;
-use datacentered_proto::ops::{Done, EndReason};
-use datacentered_proto::{Error, HostId, JobId, JobState, Outcome};
+use datacentered_proto::ops::{Done, EndReason, GapReason, StreamOpened};
+use datacentered_proto::{Cursor, Error, HostId, JobId, JobState, Outcome, RunId, rpc};
 
 use super::world::{Key, World, hello};
 use crate::sessions::Who;
@@ -28,6 +29,10 @@ pub(super) enum Script {
     Silence,
     /// Cannot take it now.
     Busy,
+    /// Cannot say whether it has it.
+    Unclear,
+    /// Looks at it when the script is another one.
+    Later,
 }
 
 #[derive(Default)]
@@ -37,6 +42,19 @@ pub(super) struct Journal {
     pub(super) offers: Vec<JobId>,
     pub(super) released: Vec<JobId>,
     pub(super) script: Option<Script>,
+    pub(super) acks: Vec<(JobId, u64)>,
+    /// Cancelled before they came.
+    pub(super) tombstones: HashMap<JobId, JobReport>,
+    /// Bytes that an ended job printed and its host did not keep.
+    pub(super) discarded: HashMap<JobId, u64>,
+    /// Releases wait.
+    pub(super) holds_releases: bool,
+    /// How many came, answered or not.
+    pub(super) releases_asked: usize,
+    /// Standard input as it came.
+    pub(super) input: Vec<u8>,
+    /// Times that standard input is let go of at once.
+    pub(super) input_failures: u32,
     pub(super) high_water: u64,
 }
 
@@ -80,15 +98,25 @@ impl Agent {
     pub(super) fn hello(&self) -> AgentHello {
         AgentHello {
             incarnation: self.incarnation.lock().expect("lock").clone(),
-            high_water: self.journal.lock().expect("lock").high_water,
+            high_water: self.lock().high_water,
             boot_id: "boot".into(),
             version: "test".into(),
         }
     }
 
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Journal> {
+        self.journal.lock().expect("lock")
+    }
+
+    /// Puts a job into the journal that no hub of the test has sent.
+    pub(super) fn knows(&self, offer: Offer, state: JobState, outcome: Option<Outcome>) {
+        let report = JobReport { state, outcome, ..accepted(offer.job, offer.run) };
+        self.lock().jobs.insert(offer.job, (offer, report));
+    }
+
     /// Prints something in a running job.
     pub(super) fn print(&self, job: JobId, kind: Kind, text: &str) {
-        let mut journal = self.journal.lock().expect("lock");
+        let mut journal = self.lock();
         journal.output.entry(job).or_default().push((kind, text.as_bytes().to_vec()));
         let length = text.len() as u64;
         if let Some((_, report)) = journal.jobs.get_mut(&job) {
@@ -102,7 +130,7 @@ impl Agent {
     /// Ends a job and says so.
     pub(super) async fn end(&self, link: &Link, job: JobId, outcome: Outcome) -> Result<Done, Error> {
         let report = {
-            let mut journal = self.journal.lock().expect("lock");
+            let mut journal = self.lock();
             let (_, report) = journal.jobs.get_mut(&job).expect("job");
             report.state = JobState::Ended;
             report.outcome = Some(outcome);
@@ -112,33 +140,38 @@ impl Agent {
     }
 
     fn offered(&self, offer: Offer, link: Link) -> Called {
-        let mut journal = self.journal.lock().expect("lock");
+        let mut journal = self.lock();
         journal.offers.push(offer.job);
         journal.high_water += 1;
         let script = journal.script.unwrap_or(Script::Run);
         match script {
             Script::Silence => return Called::later(std::future::pending()),
             Script::Busy => return Called::Now(Err(Error::limited("busy").with_retry_after_ms(10))),
+            Script::Unclear => return Called::Now(Err(Error::indeterminate("the disk failed"))),
+            Script::Later => {
+                let agent = self.clone();
+                return Called::later(async move {
+                    while agent.lock().script == Some(Script::Later) {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                    }
+                    match agent.offered(offer, link) {
+                        Called::Now(answer) => answer,
+                        Called::Later(answer) => answer.await,
+                        Called::NoSuchMethod => Err(Error::internal("a script that does not answer")),
+                    }
+                });
+            }
             Script::Run | Script::Exit(_) => {}
         }
         let job = offer.job;
         assert!(!journal.released.contains(&job), "a job that was settled long ago is offered again");
+        if let Some(report) = journal.tombstones.get(&job) {
+            return Called::Now(Answer::of(report));
+        }
         if let Some((_, known)) = journal.jobs.get(&job) {
             return Called::Now(Answer::of(known));
         }
-        let report = JobReport {
-            job,
-            run: offer.run,
-            state: JobState::Accepted,
-            outcome: None,
-            evidence: vec![],
-            started: None,
-            ended: None,
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            stdin_bytes: 0,
-            high_water: 0,
-        };
+        let report = accepted(offer.job, offer.run);
         journal.jobs.insert(job, (offer, report.clone()));
         drop(journal);
         let agent = self.clone();
@@ -157,7 +190,7 @@ impl Agent {
     fn output(&self, params: &OutputParams) -> Result<Answer, Error> {
         let agent = self.clone();
         let (job, from) = (params.job, params.from);
-        if !agent.journal.lock().expect("lock").jobs.contains_key(&job) {
+        if !agent.lock().jobs.contains_key(&job) {
             return Err(Error::not_found("no such job"));
         }
         Answer::send(params.stream, None, move |mut writer| {
@@ -165,7 +198,7 @@ impl Agent {
                 let mut sent = from;
                 loop {
                     let (pieces, ended) = {
-                        let journal = agent.journal.lock().expect("lock");
+                        let journal = agent.lock();
                         let ended = journal.jobs.get(&job).is_none_or(|(_, report)| report.outcome.is_some());
                         (journal.output.get(&job).cloned().unwrap_or_default(), ended)
                     };
@@ -183,6 +216,11 @@ impl Agent {
                         at = end;
                     }
                     if ended {
+                        let discarded = agent.lock().discarded.get(&job).copied().unwrap_or(0);
+                        if discarded > 0 {
+                            let _ = writer.gap(sent, sent + discarded, GapReason::Discarded).await;
+                            sent += discarded;
+                        }
                         let _ = writer.end(EndReason::Done, sent, None).await;
                         return;
                     }
@@ -190,6 +228,52 @@ impl Agent {
                 }
             })
         })
+    }
+}
+
+impl Agent {
+    fn input(&self, request: &Request, params: &InputParams) -> Result<Answer, Error> {
+        let agent = self.clone();
+        let held = self.lock().input.len() as u64;
+        let credit = Some(request.link.first_credit(held));
+        let opened = StreamOpened { cursor: Some(Cursor::new("host", held)), credit };
+        Ok(Answer::Receive {
+            reply: rpc::raw(&opened)?,
+            stream: params.stream,
+            from: held,
+            body: Box::new(move |mut reader| {
+                Box::pin(async move {
+                    while let Some(event) = reader.next().await {
+                        let mut journal = agent.lock();
+                        if journal.input_failures > 0 {
+                            journal.input_failures -= 1;
+                            return;
+                        }
+                        match event {
+                            StreamEvent::Bytes { payload, .. } => journal.input.extend_from_slice(&payload),
+                            _ => return,
+                        }
+                    }
+                })
+            }),
+        })
+    }
+}
+
+/// What a host says of a job that it has just taken.
+fn accepted(job: JobId, run: RunId) -> JobReport {
+    JobReport {
+        job,
+        run,
+        state: JobState::Accepted,
+        outcome: None,
+        evidence: vec![],
+        started: None,
+        ended: None,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        stdin_bytes: 0,
+        high_water: 0,
     }
 }
 
@@ -201,19 +285,19 @@ impl Handler for Agent {
                 Err(error) => Err(error),
             },
             "job.list" => {
-                let journal = self.journal.lock().expect("lock");
+                let journal = self.lock();
                 let jobs = journal.jobs.values().map(|(_, report)| report.clone()).collect();
                 Answer::of(&ListReply { jobs, next: None })
             }
             "job.spec" => request.params::<JobParams>().and_then(|params| {
-                let journal = self.journal.lock().expect("lock");
+                let journal = self.lock();
                 let (offer, _) =
                     journal.jobs.get(&params.job).ok_or_else(|| Error::not_found("no such job"))?;
                 Answer::of(offer)
             }),
             "job.output" => request.params::<OutputParams>().and_then(|params| self.output(&params)),
             "job.cancel" => request.params::<CancelParams>().and_then(|params| {
-                let mut journal = self.journal.lock().expect("lock");
+                let mut journal = self.lock();
                 let outcome = Outcome::Cancelled { by: params.by.clone() };
                 let report = match journal.jobs.get_mut(&params.job) {
                     Some((_, report)) => {
@@ -223,31 +307,39 @@ impl Handler for Agent {
                         }
                         report.clone()
                     }
-                    None => JobReport {
-                        job: params.job,
-                        run: params.run,
-                        state: JobState::Ended,
-                        outcome: Some(outcome),
-                        evidence: vec![],
-                        started: None,
-                        ended: None,
-                        stdout_bytes: 0,
-                        stderr_bytes: 0,
-                        stdin_bytes: 0,
-                        high_water: 0,
-                    },
+                    None => {
+                        let state = JobState::Ended;
+                        let begun = accepted(params.job, params.run);
+                        let report = JobReport { state, outcome: Some(outcome), ..begun };
+                        journal.tombstones.insert(params.job, report.clone());
+                        report
+                    }
                 };
                 Answer::of(&report)
             }),
-            "job.release" => request.params::<ReleaseParams>().and_then(|params| {
-                let mut journal = self.journal.lock().expect("lock");
-                for job in params.jobs {
-                    journal.jobs.remove(&job);
-                    journal.released.push(job);
-                }
+            "job.release" => {
+                let agent = self.clone();
+                let params = request.params::<ReleaseParams>();
+                self.lock().releases_asked += 1;
+                return Called::later(async move {
+                    while agent.lock().holds_releases {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                    }
+                    let mut journal = agent.lock();
+                    for job in params?.jobs {
+                        journal.jobs.remove(&job);
+                        journal.tombstones.remove(&job);
+                        journal.released.push(job);
+                    }
+                    Answer::of(&Done {})
+                });
+            }
+            "job.ack" => request.params::<AckParams>().and_then(|params| {
+                self.lock().acks.push((params.job, params.upto));
                 Answer::of(&Done {})
             }),
-            "job.ack" | "agent.drain" => Answer::of(&Done {}),
+            "job.input" => request.params::<InputParams>().and_then(|params| self.input(&request, &params)),
+            "agent.drain" => Answer::of(&Done {}),
             _ => return Called::NoSuchMethod,
         };
         Called::Now(answer)

@@ -7,5 +7,7 @@ mod hosts;
 mod idempotency;
 mod jobs;
 mod permissions;
+mod recovery;
+mod restore;
 mod streams;
 mod world;

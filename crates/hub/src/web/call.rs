@@ -15,7 +15,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::credentials::{identify, login_cookie, logout_cookie};
-use super::problem::Problem;
+use super::problem::{Problem, wrong_method};
 use super::{Face, body, sse};
 use crate::dispatch::{self, Served};
 use crate::server::Connection;
@@ -48,7 +48,8 @@ pub(super) async fn get(
 ) -> Result<Response, Problem> {
     let spec = over_http(&operation)?;
     if !(spec.effect.is_stream() && spec.item.is_some()) {
-        return Err(Error::invalid(format!("'{operation}' is called with POST; GET is for streams")).into());
+        let message = format!("'{operation}' is called with POST; GET is for streams");
+        return Ok(wrong_method(message, Some("POST")));
     }
     let (parts, _) = request.into_parts();
     let mut params = None;

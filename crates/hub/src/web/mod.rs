@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use datacentered_link::upgrade::Origins;
@@ -85,8 +86,8 @@ async fn not_found() -> Problem {
     ))
 }
 
-async fn wrong_method() -> Problem {
-    Problem(Error::invalid("this address takes another method; see /api/openapi.json"))
+async fn wrong_method() -> Response {
+    problem::wrong_method("this address takes another method; see /api/openapi.json", None)
 }
 
 #[cfg(test)]

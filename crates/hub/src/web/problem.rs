@@ -3,7 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use datacentered_proto::{Code, Error};
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -48,30 +48,42 @@ fn title(code: Code) -> &'static str {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let error = self.0;
-        let status = error.code.http_status();
-        let document = Document {
-            r#type: format!("urn:datacentered:error:{}", error.code),
-            title: title(error.code),
-            status,
-            detail: &error.message,
-            code: error.code,
-            retry_after_ms: error.retry_after_ms,
-            details: error.details.as_deref(),
-        };
-        let body = serde_json::to_string(&document).unwrap_or_else(|_| "{}".into());
-        let mut response = Response::new(body.into());
-        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if error.code == Code::Unauthenticated {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"datacentered\""));
-        }
-        if let Some(ms) = error.retry_after_ms {
-            headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
-        }
-        response
+        let status = self.0.code.http_status();
+        respond(&self.0, status)
     }
+}
+
+/// The address is right and the method is not. `allow` names the one that is.
+pub(super) fn wrong_method(message: impl Into<String>, allow: Option<&'static str>) -> Response {
+    let mut response = respond(&Error::invalid(message), StatusCode::METHOD_NOT_ALLOWED.as_u16());
+    if let Some(allow) = allow {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    response
+}
+
+fn respond(error: &Error, status: u16) -> Response {
+    let document = Document {
+        r#type: format!("urn:datacentered:error:{}", error.code),
+        title: title(error.code),
+        status,
+        detail: &error.message,
+        code: error.code,
+        retry_after_ms: error.retry_after_ms,
+        details: error.details.as_deref(),
+    };
+    let body = serde_json::to_string(&document).unwrap_or_else(|_| "{}".into());
+    let mut response = Response::new(body.into());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if error.code == Code::Unauthenticated {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"datacentered\""));
+    }
+    if let Some(ms) = error.retry_after_ms {
+        headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
+    }
+    response
 }
 
 #[cfg(test)]
