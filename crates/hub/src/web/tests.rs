@@ -46,7 +46,8 @@ async fn failures_are_problem_documents_that_say_what_to_do() {
     assert_eq!(hub.http("GET", "/nowhere", &[], "").await.code(), "not_found");
     assert_eq!(hub.http("DELETE", "/api/v1/host.list", &[], "").await.code(), "invalid");
     let answer = hub.http("GET", "/api/v1/host.list", &[], "").await;
-    assert_eq!((answer.status, answer.header("allow"), answer.code()), (405, "POST", "invalid"));
+    assert_eq!(answer.status, 405);
+    assert_eq!((answer.header("allow"), answer.code().as_str()), ("POST", "invalid"));
     hub.stop().await;
 }
 
