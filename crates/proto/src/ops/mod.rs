@@ -8,6 +8,7 @@ pub mod hub;
 pub mod job;
 pub mod run;
 pub mod session;
+pub mod terminal;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
