@@ -23,6 +23,7 @@ use crate::sessions::{self, Sessions};
 use crate::store::records::HubRecord;
 use crate::store::{Change, Store};
 use crate::supervise::Supervisor;
+use crate::terminals::Terminals;
 
 /// How long what is under way may take to end when the hub goes down.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
@@ -87,6 +88,8 @@ pub struct Hub {
     pub progress: Progresses,
     /// Output that is being pulled.
     pub outputs: Outputs,
+    /// Terminals that somebody uses.
+    pub terminals: Terminals,
     /// Moves waiting targets along.
     pub pump: Pump,
     /// The handlers of all operations.
@@ -135,6 +138,7 @@ impl Hub {
             live: LiveHosts::default(),
             progress: Progresses::default(),
             outputs: Outputs::default(),
+            terminals: Terminals::default(),
             pump: Pump::default(),
             table: dispatch::build(),
             metrics: Metrics::new(),

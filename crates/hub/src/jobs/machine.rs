@@ -189,6 +189,8 @@ mod tests {
             stdout_bytes: 0,
             stderr_bytes: 0,
             output_complete: false,
+            recording_bytes: None,
+            window: None,
         }
     }
 

@@ -21,6 +21,9 @@ use crate::store::records::JobRecord;
 /// Pause before an offer that the host could not take at the moment is made again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// What a host is told that it may print in a terminal: more than any ever does.
+const MAX_OUTPUT_BYTES: u64 = 1 << 52;
+
 /// Sends the first offers of jobs that were durably offered a moment ago.
 pub fn send_offers(hub: &Arc<Hub>, jobs: impl IntoIterator<Item = JobId>) {
     for job in jobs {
@@ -98,7 +101,12 @@ async fn offer(hub: &Arc<Hub>, id: JobId, first: bool) {
             // The host came back with another journal between the decision and now.
             return log_failure(id, end_job(hub, id, &lost_with_journal(None)).await);
         }
-        let offer = Offer { job: id, run: job.run, incarnation, by: run.by.clone(), spec: run.exec.clone() };
+        let mut spec = run.exec.clone();
+        if spec.terminal.is_some() {
+            // The hub bounds a recording by dropping its oldest bytes; a host that stopped recording would freeze the screen.
+            spec.output_bytes = MAX_OUTPUT_BYTES;
+        }
+        let offer = Offer { job: id, run: job.run, incarnation, by: run.by.clone(), spec };
         let error = match live.link.call::<JobOffer>(&offer).await {
             Ok(accepted) => {
                 output::ensure_pulling(hub, id, job.host, &live.link);

@@ -180,6 +180,8 @@ async fn adopt(hub: &Arc<Hub>, host: HostId, link: &Link, said: &JobReport) -> R
             stdout_bytes: 0,
             stderr_bytes: 0,
             output_complete: false,
+            recording_bytes: hub.config.terminals.recording_of(&offer.spec),
+            window: None,
         };
         runs::adopt(hub, &mut change, &offer, &record);
         change.put(&record, Expect::Absent);

@@ -64,8 +64,7 @@ async fn delete_old_runs(hub: &Arc<Hub>) -> Result<(), Error> {
             if run.ended.is_some() && whole && (over || old) {
                 runs -= 1;
                 jobs = jobs.saturating_sub(records.len());
-                let size: u64 =
-                    records.iter().map(|job| job.stdout_bytes.saturating_add(job.stderr_bytes)).sum();
+                let size: u64 = records.iter().map(|job| job.kept_bytes()).sum();
                 bytes = bytes.saturating_sub(size);
                 due.push((run.record.clone(), targets));
                 if due.len() == RUNS_PER_LOOK {

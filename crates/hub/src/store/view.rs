@@ -301,7 +301,7 @@ impl View {
             (None, _) => &mut counts.under_way,
         };
         let waits = job.outcome.is_none() && job.state == JobState::Queued;
-        let bytes = job.stdout_bytes.saturating_add(job.stderr_bytes);
+        let bytes = job.kept_bytes();
         self.output_bytes = if there {
             self.output_bytes.saturating_add(bytes)
         } else {

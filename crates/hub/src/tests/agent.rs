@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use datacentered_link::{Answer, Called, Handler, Link, Request};
+use datacentered_link::{Answer, Called, Handler, Link, Request, StreamEvent};
 use datacentered_proto::frame::Kind;
 use datacentered_proto::operations::JobReport as JobReportOperation;
 use datacentered_proto::ops::job::{
-    CancelParams, JobParams, JobReport, ListReply, Offer, OutputParams, ReleaseParams,
+    CancelParams, InputParams, JobParams, JobReport, ListReply, Offer, OutputParams, ReleaseParams,
+    ResizeParams, Window,
 };
 use datacentered_proto::ops::session::AgentHello;
-use datacentered_proto::ops::{Done, EndReason};
-use datacentered_proto::{Error, HostId, JobId, JobState, Outcome};
+use datacentered_proto::ops::{Done, EndReason, StreamOpened};
+use datacentered_proto::{Cursor, Error, HostId, JobId, JobState, Outcome, rpc};
 
 use super::world::{Key, World, hello};
 use crate::sessions::Who;
@@ -34,6 +35,10 @@ pub(super) enum Script {
 pub(super) struct Journal {
     pub(super) jobs: HashMap<JobId, (Offer, JobReport)>,
     pub(super) output: HashMap<JobId, Vec<(Kind, Vec<u8>)>>,
+    /// What came by standard input.
+    pub(super) input: HashMap<JobId, Vec<u8>>,
+    /// The sizes that were told, in order.
+    pub(super) windows: Vec<Window>,
     pub(super) offers: Vec<JobId>,
     pub(super) released: Vec<JobId>,
     pub(super) script: Option<Script>,
@@ -193,6 +198,32 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// Takes standard input from where it holds it already.
+    fn input(&self, params: &InputParams, link: &Link) -> Result<Answer, Error> {
+        let (agent, job) = (self.clone(), params.job);
+        let held = agent.journal.lock().expect("lock").input.get(&job).map_or(0, Vec::len) as u64;
+        let opened =
+            StreamOpened { cursor: Some(Cursor::new("agent", held)), credit: Some(link.first_credit(held)) };
+        Ok(Answer::Receive {
+            reply: rpc::raw(&opened)?,
+            stream: params.stream,
+            from: held,
+            body: Box::new(move |mut reader| {
+                Box::pin(async move {
+                    while let Some(StreamEvent::Bytes { offset, payload, .. }) = reader.next().await {
+                        let mut journal = agent.journal.lock().expect("lock");
+                        let held = journal.input.entry(job).or_default();
+                        assert!(offset <= held.len() as u64, "input was left out");
+                        let known = held.len() - offset as usize;
+                        held.extend_from_slice(&payload[known.min(payload.len())..]);
+                    }
+                })
+            }),
+        })
+    }
+}
+
 impl Handler for Agent {
     fn call(&self, request: Request) -> Called {
         let answer = match request.method.as_str() {
@@ -245,6 +276,13 @@ impl Handler for Agent {
                     journal.jobs.remove(&job);
                     journal.released.push(job);
                 }
+                Answer::of(&Done {})
+            }),
+            "job.input" => {
+                request.params::<InputParams>().and_then(|params| self.input(&params, &request.link))
+            }
+            "job.resize" => request.params::<ResizeParams>().and_then(|params| {
+                self.journal.lock().expect("lock").windows.push(params.window);
                 Answer::of(&Done {})
             }),
             "job.ack" | "agent.drain" => Answer::of(&Done {}),

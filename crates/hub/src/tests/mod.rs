@@ -8,4 +8,5 @@ mod idempotency;
 mod jobs;
 mod permissions;
 mod streams;
+mod terminals;
 mod world;

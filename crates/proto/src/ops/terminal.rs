@@ -39,7 +39,8 @@ pub struct OutputParams {
     #[serde(default)]
     pub from: u64,
     /// Begin this many bytes before the end as it is now, where there is neither a cursor nor `from`; for the replay of
-    /// the screen. The first frame may begin a little earlier: it is always whole.
+    /// the screen. The first frame may begin a little earlier: it is always whole. The reply's cursor tells where; give
+    /// credit from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<u64>,
     /// The stream.
