@@ -4,6 +4,7 @@
 //! work with an older shim and the other way round.
 
 use datacentered_proto::Timestamp;
+use datacentered_proto::ops::job::Window;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::slots::{End, Started};
@@ -38,6 +39,13 @@ pub enum ToShim {
         id: u64,
         /// The signal's number.
         signal: i32,
+    },
+    /// Another window for the terminal; since version [`super::launch::TERMINAL_VERSION`].
+    Resize {
+        /// Names the request in its answer.
+        id: u64,
+        /// The window.
+        window: Window,
     },
     /// Output below this offset is no longer needed.
     Ack {
@@ -80,6 +88,13 @@ pub enum FromShim {
         /// To how many processes it was sent.
         processes: u32,
     },
+    /// Answers [`ToShim::Resize`].
+    Resized {
+        /// The request.
+        id: u64,
+        /// Whether there is a terminal that has the window now.
+        done: bool,
+    },
     /// The outcome; its record is written and being synced.
     Ended(End),
     /// Outcome and output are on disk; the shim ends.
@@ -96,6 +111,9 @@ pub struct Progress {
     pub stdout: u64,
     /// Bytes of standard error so far, discarded ones included.
     pub stderr: u64,
+    /// Bytes of a terminal's marks so far, discarded ones included.
+    #[serde(default)]
+    pub marks: u64,
     /// Bytes of standard input that the process has been given.
     pub stdin: u64,
 }

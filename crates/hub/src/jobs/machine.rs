@@ -209,6 +209,7 @@ mod tests {
             ended: None,
             stdout_bytes: 3,
             stderr_bytes: 4,
+            mark_bytes: 0,
             stdin_bytes: 0,
             high_water: 0,
         }

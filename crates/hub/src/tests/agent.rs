@@ -141,6 +141,7 @@ impl Agent {
             ended: None,
             stdout_bytes: 0,
             stderr_bytes: 0,
+            mark_bytes: 0,
             stdin_bytes: 0,
             high_water: 0,
         };
@@ -264,6 +265,7 @@ impl Handler for Agent {
                         ended: None,
                         stdout_bytes: 0,
                         stderr_bytes: 0,
+                        mark_bytes: 0,
                         stdin_bytes: 0,
                         high_water: 0,
                     },

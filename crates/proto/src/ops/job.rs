@@ -221,6 +221,9 @@ pub struct JobReport {
     /// Bytes of standard error so far, discarded ones included.
     #[serde(default)]
     pub stderr_bytes: u64,
+    /// Bytes of a terminal's marks so far, discarded ones included: with both streams the length of the job's record.
+    #[serde(default)]
+    pub mark_bytes: u64,
     /// Bytes of standard input that the host holds or has delivered: feeding goes on from here.
     #[serde(default)]
     pub stdin_bytes: u64,
