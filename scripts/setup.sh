@@ -16,6 +16,9 @@ if [ "${1:-build}" = test ]; then
   need tc iproute2
   need iptables iptables
   need strace strace
+  need tmux tmux
+  need vi vim-tiny
+  need top procps
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

@@ -109,19 +109,18 @@ async fn held(hub: &Hub, terminal: &Terminal, run: RunId, writer: OperationKey) 
 
 /// Reads from the log where the input stands, unless that is known.
 async fn load<'a>(hub: &Hub, run: RunId, held: &'a mut Option<Held>) -> Result<&'a mut Held, Error> {
-    let known = match held.take() {
-        Some(known) => known,
-        None => {
-            let log = input_log(run)?;
-            let state = hub.engine.log().state(&log).await.map_err(engine_error)?;
-            let end = state.map_or(0, |state| state.end);
-            let mut typed = Typed::default();
-            if end > 0 {
-                let page = hub.engine.log().read(&log, end - 1, 1).await.map_err(engine_error)?;
-                typed = page.items.last().map(|item| Typed::decode(&item.payload)).unwrap_or_default();
-            }
-            Held { typed, end }
+    let known = if let Some(known) = held.take() {
+        known
+    } else {
+        let log = input_log(run)?;
+        let state = hub.engine.log().state(&log).await.map_err(engine_error)?;
+        let end = state.map_or(0, |state| state.end);
+        let mut typed = Typed::default();
+        if end > 0 {
+            let page = hub.engine.log().read(&log, end - 1, 1).await.map_err(engine_error)?;
+            typed = page.items.last().map(|item| Typed::decode(&item.payload)).unwrap_or_default();
         }
+        Held { typed, end }
     };
     Ok(held.insert(known))
 }
