@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::holder::{Holder, line_of};
 use common::terminal::{Screen, terminal, terminal_sh};
-use common::{Host, eventually, exited, facts, is_alive, offer_of, processes_with, shim_of};
+use common::{Host, eventually, exited, facts, is_alive, offer_of, processes_with, sh, shim_of};
 use datacentered_proto::error::Code;
 use datacentered_proto::{JobState, Outcome};
 
@@ -168,6 +168,63 @@ async fn what_was_typed_does_not_stay_on_the_disk() {
     eventually("wiped", || std::fs::read(&path).is_ok_and(|bytes| bytes == [0; 14])).await;
     screen.types("\n").await;
     assert_eq!(screen.ends().await.0.outcome, exited(0));
+}
+
+#[tokio::test]
+async fn a_lost_shim_leaves_its_record() {
+    let host = Host::new().await;
+    let mut screen = Screen::open(&host, terminal_sh("echo one; sleep 0.1; echo two; sleep 88.5")).await;
+    screen.shows("two").await;
+    screen.resize(90, 30).await;
+    common::kill(shim_of(screen.job), 9);
+    let (report, output) = screen.ends().await;
+    assert!(matches!(report.outcome, Some(Outcome::Interrupted { .. })), "{report:?}");
+    assert_eq!((output.text().as_str(), output.gaps.len()), ("one\r\ntwo\r\n", 0));
+    assert!(output.marks.len() >= 3, "{output:?}");
+    assert_eq!(processes_with("88.5"), [0i32; 0]);
+}
+
+#[tokio::test]
+async fn a_fork_bomb_is_contained_at_a_terminal_as_elsewhere() {
+    const MOST: usize = 25;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let host = Host::new().await;
+    for at_terminal in [false, true] {
+        // Each process carries the variable, so that they can be counted and none is missed.
+        let marker = format!("bomb-{}", common::run_id());
+        let bomb = "echo on; b() { b | b & }; b; sleep 89.5; sleep 89.5";
+        let mut spec = if at_terminal { terminal(&["/bin/bash", "--norc", "-i"]) } else { sh(bomb) };
+        spec.env.insert("BOMB".into(), marker.as_str().into());
+        spec.limits.processes = Some(MOST as u64);
+        spec.grace_ms = 500;
+        let mut screen = Screen::open(&host, spec).await;
+        if at_terminal {
+            screen.types(format!("{bomb}\n")).await;
+        }
+        screen.shows("on").await;
+        let mut peak = 0;
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            peak = peak.max(processes_with(&marker).len());
+        }
+        // The list is not made in one moment: some were counted that had made room for others.
+        assert!(peak > 2 && peak <= MOST * 2, "{peak}");
+        if at_terminal {
+            screen.resize(70, 20).await;
+        }
+        // Other jobs do not notice.
+        assert_eq!(host.run(terminal_sh("exit 6")).await.outcome, exited(6));
+        let run = host.jobs.report(screen.job).expect("is known").run;
+        let begin = Instant::now();
+        host.jobs.cancel(screen.job, run, "ann").await.expect("cancels");
+        let report = host.ended(screen.job).await;
+        println!("a peak of {peak} processes, gone after {:?}", begin.elapsed());
+        assert_eq!(report.outcome, Some(Outcome::Cancelled { by: "ann".into() }), "{report:?}");
+        assert!(begin.elapsed() < Duration::from_secs(10), "{report:?}");
+        assert_eq!(processes_with(&marker), [0i32; 0]);
+    }
 }
 
 #[tokio::test]

@@ -162,6 +162,18 @@ mod tests {
         assert_eq!(text, r#"{"t":"hello","version":1}"#);
     }
 
+    #[test]
+    fn a_window_is_said_as_later_versions_expect_it() {
+        let resize = ToShim::Resize { id: 1, window: Window { cols: 80, rows: 24 } };
+        let text = serde_json::to_string(&resize).expect("encodes");
+        assert_eq!(text, r#"{"t":"resize","id":1,"window":{"cols":80,"rows":24}}"#);
+        // What a shim of the first version says of its progress.
+        let progress =
+            serde_json::from_str::<FromShim>(r#"{"t":"progress","stdout":1,"stderr":2,"stdin":3}"#);
+        let expected = Progress { stdout: 1, stderr: 2, marks: 0, stdin: 3 };
+        assert_eq!(progress.expect("decodes"), FromShim::Progress(expected));
+    }
+
     proptest! {
         #[test]
         fn garbage_never_panics(bytes: Vec<u8>) {

@@ -63,12 +63,9 @@ impl<'a> Screen<'a> {
             }
             // Looked through once is enough, but for a text that has begun.
             self.seen += fresh.len().saturating_sub(text.len());
-            let never = || panic!("never {text:?}: {:?}", self.output.text());
-            if begin.elapsed() > PATIENCE {
-                never();
-            }
+            assert!(begin.elapsed() < PATIENCE, "never {text:?}: {:?}", self.output.text());
             let event = tokio::time::timeout(PATIENCE, self.reader.next()).await;
-            let event = event.unwrap_or_else(|_| never());
+            let event = event.unwrap_or_else(|_| panic!("never {text:?}: {:?}", self.output.text()));
             assert!(!self.output.add(event.expect("reads")), "ended: {:?}", self.output.text());
         }
     }
