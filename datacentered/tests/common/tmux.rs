@@ -16,19 +16,19 @@ impl Tmux {
     pub(crate) fn run(world: &World, name: &str, cols: u16, rows: u16, args: &[&str]) -> Self {
         let socket = world.path().join(format!("tmux-{name}"));
         let program = world.program();
-        let mut line = String::from("exec 2>&1; ");
+        let mut words: Vec<String> = vec!["exec 2>&1;".into()];
+        let socket_url = world.socket();
         for (variable, value) in program.get_envs() {
-            match value {
-                Some(value) => line += &format!("export {}={}; ", quoted(variable), quoted(value)),
-                None => line += &format!("unset {}; ", quoted(variable)),
-            }
+            words.push(match value {
+                Some(value) => format!("export {}={};", quoted(variable), quoted(value)),
+                None => format!("unset {};", quoted(variable)),
+            });
         }
-        line += &format!("export DATACENTERED_HUB={}; ", quoted(world.socket().as_ref()));
-        line += &quoted(program.get_program());
-        for arg in args {
-            line += &format!(" {}", quoted(arg.as_ref()));
-        }
-        line += "; echo \"ended with $?\"; exec sleep 1000";
+        words.push(format!("export DATACENTERED_HUB={};", quoted(socket_url.as_ref())));
+        words.push(quoted(program.get_program()));
+        words.extend(args.iter().map(|arg| quoted(arg.as_ref())));
+        words.push("; echo \"ended with $?\"; exec sleep 1000".into());
+        let line = words.join(" ");
         let tmux = Self { socket };
         let (cols, rows) = (cols.to_string(), rows.to_string());
         tmux.call(&["-f", "/dev/null", "new-session", "-d", "-x", &cols, "-y", &rows, &line]);

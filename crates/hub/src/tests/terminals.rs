@@ -106,7 +106,7 @@ async fn two_writers_type_each_byte_once_and_in_order_across_restarts() {
         }
     }
     let all = typed(&agent, job);
-    let of = |own: fn(&u8) -> bool| all.iter().copied().filter(|byte| own(byte)).collect::<Vec<_>>();
+    let of = |own: fn(&u8) -> bool| all.iter().copied().filter(own).collect::<Vec<_>>();
     assert_eq!(of(u8::is_ascii_lowercase), texts[0]);
     assert_eq!(of(u8::is_ascii_uppercase), texts[1]);
 
