@@ -11,7 +11,10 @@ use common::{Tmux, World, finish, wait_until};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 
 /// A plain shell, whatever shell the user of the tests has.
-const SH: [&str; 6] = ["env", "PS1=% ", "ENV=", "HISTFILE=", "sh", "-i"];
+const SH: [&str; 7] = ["env", "PS1=ready> ", "ENV=", "HISTFILE=", "LC_ALL=C.UTF-8", "sh", "-i"];
+
+/// A line with its prompt only.
+const PROMPT: &str = "ready>";
 
 fn shell<'a>(args: &[&'a str]) -> Vec<&'a str> {
     [&["shell", "web1", "--"], args].concat()
@@ -29,7 +32,7 @@ fn an_editor_and_top_work_as_anywhere() {
     let world = World::with_hosts(["web1"]);
     let file = world.path().join("written");
     let tmux = Tmux::run(&world, "a", 80, 24, &shell(&SH));
-    tmux.wait_for("% ");
+    tmux.wait_for_line(PROMPT);
     tmux.line(&format!("vi -u NONE -n {}", file.display()));
     wait_until("the editor is there", || tmux.cursor().ends_with(" 1") || tmux.screen().len() > 20);
     tmux.text("ihello from afar: é€");
@@ -51,7 +54,7 @@ fn an_editor_and_top_work_as_anywhere() {
 fn the_size_follows_the_window() {
     let world = World::with_hosts(["web1"]);
     let tmux = Tmux::run(&world, "a", 90, 25, &shell(&SH));
-    tmux.wait_for("% ");
+    tmux.wait_for_line(PROMPT);
     tmux.line("stty size");
     tmux.wait_for_line("25 90");
     for (cols, rows) in [(100, 30), (60, 20), (61, 21), (62, 22)] {
@@ -72,7 +75,8 @@ fn one_detaches_the_agent_is_killed_and_the_screen_is_there_again() {
     let mut world = World::with_hosts(["web1"]);
     let file = world.path().join("written");
     let place = file.to_str().expect("a path").to_owned();
-    let tmux = Tmux::run(&world, "a", 80, 24, &shell(&["vi", "-u", "NONE", "-n", &place]));
+    let tmux =
+        Tmux::run(&world, "a", 80, 24, &shell(&["env", "LC_ALL=C.UTF-8", "vi", "-u", "NONE", "-n", &place]));
     wait_until("the editor is there", || tmux.screen().len() > 20);
     tmux.text("ia line\rand another é");
     tmux.keys(&["Escape"]);
@@ -104,7 +108,7 @@ fn one_detaches_the_agent_is_killed_and_the_screen_is_there_again() {
 fn an_open_shell_goes_on_when_the_hub_is_killed() {
     let mut world = World::with_hosts(["web1"]);
     let tmux = Tmux::run(&world, "a", 80, 24, &shell(&SH));
-    tmux.wait_for("% ");
+    tmux.wait_for_line(PROMPT);
     let script = world.path().join("counted");
     tmux.line(&format!("one() {{ echo \"$1\" >> {}; }}", script.display()));
     for round in 0..3 {
@@ -131,7 +135,7 @@ fn an_open_shell_goes_on_when_the_hub_is_killed() {
 fn a_recording_plays_back_to_the_same_screen() {
     let world = World::with_hosts(["web1"]);
     let tmux = Tmux::run(&world, "a", 70, 20, &shell(&SH));
-    tmux.wait_for("% ");
+    tmux.wait_for_line(PROMPT);
     tmux.line("printf 'plain \\033[31mred\\033[0m \\342\\202\\254\\n'; seq 1 30");
     tmux.wait_for_line("30");
     tmux.resize(90, 22);
@@ -243,12 +247,12 @@ fn a_window_of_no_size_is_a_usual_one() {
 fn two_share_one_and_a_third_only_watches() {
     let world = World::with_hosts(["web1"]);
     let first = Tmux::run(&world, "a", 80, 24, &shell(&SH));
-    first.wait_for("% ");
+    first.wait_for_line(PROMPT);
     let run = id(&world);
     let second = Tmux::run(&world, "b", 80, 24, &["shell", "--attach", &run]);
     let third = Tmux::run(&world, "c", 80, 24, &["terminal", "attach", &run, "--read-only"]);
-    second.wait_for("% ");
-    third.wait_for("% ");
+    second.wait_for_line(PROMPT);
+    third.wait_for_line(PROMPT);
     third.line("echo never-$((1+1))");
     first.line("echo first-$((1+1))");
     for window in [&first, &second, &third] {

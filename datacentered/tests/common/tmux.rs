@@ -31,7 +31,7 @@ impl Tmux {
         let line = words.join(" ");
         let tmux = Self { socket };
         let (cols, rows) = (cols.to_string(), rows.to_string());
-        tmux.call(&["-f", "/dev/null", "new-session", "-d", "-x", &cols, "-y", &rows, &line]);
+        tmux.call(&["-u", "-f", "/dev/null", "new-session", "-d", "-x", &cols, "-y", &rows, &line]);
         tmux.call(&["set", "-g", "status", "off"]);
         tmux.call(&["resize-window", "-x", &cols, "-y", &rows]);
         tmux
@@ -39,7 +39,7 @@ impl Tmux {
 
     fn call(&self, args: &[&str]) -> String {
         let mut command = Command::new("tmux");
-        command.env_remove("TMUX").arg("-S").arg(&self.socket).args(args);
+        command.env_remove("TMUX").env("LC_ALL", "C.UTF-8").arg("-S").arg(&self.socket).args(args);
         let output = command.output().expect("tmux is installed: scripts/setup.sh test");
         assert!(output.status.success(), "tmux {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
