@@ -19,6 +19,9 @@ if [ "${1:-build}" = test ]; then
   need unshare util-linux
   # A library rather than a command: wrong clocks for one program at a time.
   need faketime faketime
+  need tmux tmux
+  need vi vim-tiny
+  need top procps
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

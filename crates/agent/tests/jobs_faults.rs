@@ -5,17 +5,15 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{
-    Host, PATIENCE, command, eventually, exited, facts, helper, offer_of, processes_with, sh, shim_of,
-};
+use common::holder::{Holder, line_of};
+use common::{Host, PATIENCE, command, eventually, exited, facts, offer_of, processes_with, sh, shim_of};
 use datacentered_agent_lib::jobs::OutputEvent;
-use datacentered_proto::ops::job::{JobReport, ListReply, Offer};
+use datacentered_proto::ops::job::{JobReport, Offer};
 use datacentered_proto::outcome::StartFailure;
 use datacentered_proto::{JobState, Outcome};
 
@@ -37,63 +35,6 @@ impl Dice {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
-}
-
-/// A process that holds jobs.
-struct Holder {
-    child: Child,
-    stdin: ChildStdin,
-    lines: Receiver<String>,
-}
-
-impl Holder {
-    fn start(dir: &Path) -> Self {
-        Self::spawn(Command::new(helper()).arg("hold").arg(dir))
-    }
-
-    /// One that lives on when a file may not grow.
-    fn start_limited(dir: &Path) -> Self {
-        let script = "trap '' XFSZ; exec \"$0\" hold \"$1\"";
-        Self::spawn(Command::new("sh").args(["-c", script]).arg(helper()).arg(dir))
-    }
-
-    fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
-        let stdin = child.stdin.take().expect("is piped");
-        let stdout = child.stdout.take().expect("is piped");
-        let (sender, lines) = sync_channel(1024);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { child, stdin, lines }
-    }
-
-    fn say(&mut self, line: &str) {
-        let _ = writeln!(self.stdin, "{line}").and_then(|()| self.stdin.flush());
-    }
-
-    fn hear(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("says something")
-    }
-
-    fn reports(&mut self) -> ListReply {
-        self.say("reports");
-        serde_json::from_str(&self.hear()).expect("a list")
-    }
-
-    /// Kills it for real.
-    fn kill(mut self) {
-        self.child.kill().expect("kills");
-        self.child.wait().expect("ends");
-    }
-}
-
-fn line_of(offer: &Offer) -> String {
-    serde_json::to_string(offer).expect("encodes")
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use crate::connect;
 use crate::error::Error;
 use crate::input::InputWriter;
 use crate::items::{ItemStream, RawItemStream};
-use crate::output::OutputStream;
+use crate::output::{OutputStream, TerminalStart};
 use crate::retry::Retry;
 use crate::supervisor::{self, State};
 
@@ -156,12 +156,23 @@ impl Client {
     ///
     /// `host` is a name or id; it may be left out where the run has one target.
     pub fn output(&self, run: RunId, host: Option<String>, from: u64) -> OutputStream {
-        OutputStream::new(self.clone(), run, host, from)
+        OutputStream::target(self.clone(), run, host, from)
     }
 
     /// The standard input of a run's targets.
     pub fn input(&self, run: RunId) -> InputWriter {
-        InputWriter::new(self.clone(), run)
+        InputWriter::new(self.clone(), run, None)
+    }
+
+    /// What a terminal printed, exactly once each byte, across lost links and restarts of the hub. Between frames of kind
+    /// `terminal` come marks that say when and how large the window was; several may come as one.
+    pub fn terminal_output(&self, run: RunId, start: TerminalStart) -> OutputStream {
+        OutputStream::terminal(self.clone(), run, start)
+    }
+
+    /// One writer at a terminal, beside others.
+    pub fn terminal_input(&self, run: RunId) -> InputWriter {
+        InputWriter::new(self.clone(), run, Some(self.clock().key()))
     }
 
     /// Opens a stream of bytes that cannot be resumed, such as a backup.

@@ -1,4 +1,4 @@
-//! Standard input for a run, which goes on where the hub left off.
+//! Standard input for a run, or what is typed into a terminal, which goes on where the hub left off.
 //!
 //! What is read from a pipe cannot be read again, so everything that the hub may not have yet is kept. That is bounded: the
 //! hub grants credit only for what it has taken, so what lies more than a window back is with the hub.
@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use datacentered_link::{Link, SendError, StreamWriter};
 use datacentered_proto::frame::Kind;
-use datacentered_proto::operations::RunInput;
-use datacentered_proto::ops::EndReason;
-use datacentered_proto::ops::run::InputParams;
-use datacentered_proto::{Code, Operation, RunId};
+use datacentered_proto::operations::{RunInput, TerminalInput};
+use datacentered_proto::ops::{EndReason, StreamOpened};
+use datacentered_proto::ops::{run, terminal};
+use datacentered_proto::{Code, Operation, OperationKey, RunId};
 
 use crate::client::Client;
 use crate::error::Error;
@@ -23,11 +23,14 @@ const KEPT_AT_LEAST: u64 = 1024 * 1024;
 /// Bytes kept at most, whatever the hub says its window is.
 const KEPT_AT_MOST: u64 = 16 * 1024 * 1024;
 
-/// The standard input of a run's targets. Made by [`Client::input`].
+/// The standard input of a run's targets, or one writer at a terminal. Made by [`Client::input`] and
+/// [`Client::terminal_input`].
 #[derive(Debug)]
 pub struct InputWriter {
     client: Client,
     run: RunId,
+    /// Who types, at a terminal.
+    writer: Option<OperationKey>,
     kept: Kept,
     stream: Option<(Link, StreamWriter)>,
     /// The next byte to send.
@@ -42,11 +45,12 @@ pub struct InputWriter {
 }
 
 impl InputWriter {
-    pub(crate) fn new(client: Client, run: RunId) -> Self {
+    pub(crate) fn new(client: Client, run: RunId, writer: Option<OperationKey>) -> Self {
         let retry = client.retry();
         Self {
             client,
             run,
+            writer,
             kept: Kept::default(),
             stream: None,
             next: 0,
@@ -110,7 +114,7 @@ impl InputWriter {
                     self.stream = None;
                 }
                 Err(error @ (SendError::TooLarge { .. } | SendError::OutOfOrder { .. })) => {
-                    return Err(refused(error.into()));
+                    return Err(self.refused(error.into()));
                 }
             }
         }
@@ -119,8 +123,7 @@ impl InputWriter {
 
     async fn open(&mut self) -> Result<(), Error> {
         let link = self.client.link().await?;
-        let run = self.run;
-        match link.upload::<RunInput>(|stream| InputParams { run, stream }).await {
+        match self.call(&link).await {
             Ok((reply, writer)) => {
                 let held = reply.cursor.map_or(0, |cursor| cursor.offset);
                 self.window = reply.credit.unwrap_or(0).saturating_sub(held);
@@ -130,7 +133,7 @@ impl InputWriter {
                 if held > self.kept.end() {
                     let told =
                         format!("the run has {held} bytes of input already, which came from somewhere else");
-                    return Err(refused(datacentered_proto::Error::conflict(told)));
+                    return Err(self.refused(datacentered_proto::Error::conflict(told)));
                 }
                 self.next = held;
                 self.kept.forget(held);
@@ -142,13 +145,27 @@ impl InputWriter {
                 self.over = true;
                 Ok(())
             }
-            Err(error) => self.retry.wait(error).await.map_err(refused),
+            Err(error) => {
+                let waited = self.retry.wait(error).await;
+                waited.map_err(|error| self.refused(error))
+            }
         }
     }
-}
 
-fn refused(error: datacentered_proto::Error) -> Error {
-    Error::refused(RunInput::SPEC.name, error)
+    async fn call(&self, link: &Link) -> datacentered_proto::Result<(StreamOpened, StreamWriter)> {
+        let run = self.run;
+        match self.writer {
+            None => link.upload::<RunInput>(|stream| run::InputParams { run, stream }).await,
+            Some(writer) => {
+                link.upload::<TerminalInput>(|stream| terminal::InputParams { run, writer, stream }).await
+            }
+        }
+    }
+
+    fn refused(&self, error: datacentered_proto::Error) -> Error {
+        let name = if self.writer.is_some() { TerminalInput::SPEC.name } else { RunInput::SPEC.name };
+        Error::refused(name, error)
+    }
 }
 
 /// The latest bytes of a record.

@@ -8,6 +8,7 @@
 //! - [`Client::items`], [`Client::watch_run`] and [`Client::output`] go on behind the last thing they gave out, by its
 //!   cursor: nothing twice, nothing silently missing.
 //! - [`Client::input`] keeps what the hub may not have yet, and sends it again where the hub says it left off.
+//! - [`Client::terminal_output`] and [`Client::terminal_input`] are the same for a terminal, which several clients share.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), datacentered_client::Error> {
@@ -50,4 +51,4 @@ pub use datacentered_link::url::{HubUrl, UrlError};
 pub use error::{Attempt, Error};
 pub use input::InputWriter;
 pub use items::{ItemEvent, ItemStream, RawItemStream};
-pub use output::{OutputEvent, OutputStream};
+pub use output::{OutputEvent, OutputStream, TerminalStart};

@@ -1,11 +1,11 @@
-//! A target's output, byte-exact across lost links and restarts of the hub.
+//! A target's output or a terminal's, byte-exact across lost links and restarts of the hub.
 
 use bytes::Bytes;
 use datacentered_link::{StreamEvent, StreamReader};
 use datacentered_proto::frame::Kind;
-use datacentered_proto::operations::RunOutput;
-use datacentered_proto::ops::run::OutputParams;
-use datacentered_proto::ops::{EndReason, GapReason, StreamEnd};
+use datacentered_proto::operations::{RunOutput, TerminalOutput};
+use datacentered_proto::ops::{EndReason, GapReason, StreamEnd, StreamOpened};
+use datacentered_proto::ops::{run, terminal};
 use datacentered_proto::{Cursor, Operation, RunId};
 
 use crate::client::Client;
@@ -38,6 +38,15 @@ pub enum OutputEvent {
         /// The final offset.
         offset: u64,
     },
+}
+
+/// Where the reading of a terminal begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TerminalStart {
+    /// At this byte of its recording.
+    From(u64),
+    /// This many bytes before its end as it is now, or a little earlier; for the replay of the screen.
+    Tail(u64),
 }
 
 /// Where a reader stands in a job's record, and what of an incoming stretch is new to it.
@@ -78,12 +87,21 @@ struct Fresh {
     bytes: Bytes,
 }
 
-/// A target's output. Made by [`Client::output`].
+/// What is read.
+#[derive(Clone, Debug)]
+enum Source {
+    /// The output of a run's target.
+    Target { host: Option<String> },
+    /// What a terminal printed; where `tail` is given, from that many bytes before its end.
+    Terminal { tail: Option<u64> },
+}
+
+/// The output of a target or of a terminal. Made by [`Client::output`] and [`Client::terminal_output`].
 #[derive(Debug)]
 pub struct OutputStream {
     client: Client,
     run: RunId,
-    host: Option<String>,
+    source: Source,
     position: Position,
     /// Which history the position belongs to; known from the first opening on.
     epoch: Option<String>,
@@ -96,12 +114,23 @@ pub struct OutputStream {
 }
 
 impl OutputStream {
-    pub(crate) fn new(client: Client, run: RunId, host: Option<String>, from: u64) -> Self {
+    pub(crate) fn target(client: Client, run: RunId, host: Option<String>, from: u64) -> Self {
+        Self::new(client, run, Source::Target { host }, from)
+    }
+
+    pub(crate) fn terminal(client: Client, run: RunId, start: TerminalStart) -> Self {
+        match start {
+            TerminalStart::From(from) => Self::new(client, run, Source::Terminal { tail: None }, from),
+            TerminalStart::Tail(tail) => Self::new(client, run, Source::Terminal { tail: Some(tail) }, 0),
+        }
+    }
+
+    fn new(client: Client, run: RunId, source: Source, from: u64) -> Self {
         let retry = client.retry();
         Self {
             client,
             run,
-            host,
+            source,
             position: Position(from),
             epoch: None,
             reader: None,
@@ -154,7 +183,9 @@ impl OutputStream {
                 }
                 Some(StreamEvent::Item { .. }) => {
                     self.done = true;
-                    return Err(refused(datacentered_proto::Error::internal("items came instead of bytes")));
+                    return Err(
+                        self.refused(datacentered_proto::Error::internal("items came instead of bytes"))
+                    );
                 }
                 None => self.reader = None,
             }
@@ -168,14 +199,15 @@ impl OutputStream {
     }
 
     async fn open(&mut self) -> Result<(), Error> {
-        let link = self.client.link().await?;
-        let (run, host, from) = (self.run, self.host.clone(), self.position.0);
-        let cursor = self.epoch.clone().map(|epoch| Cursor::new(epoch, from));
-        let opened =
-            link.open::<RunOutput>(from, |stream| OutputParams { run, host, cursor, from, stream }).await;
-        match opened {
-            Ok((reply, reader)) => {
+        match self.call().await? {
+            Ok((reply, mut reader)) => {
                 if let Some(cursor) = reply.cursor {
+                    if let Source::Terminal { tail: tail @ Some(_) } = &mut self.source {
+                        // From now on it is a place like any other.
+                        *tail = None;
+                        self.position.0 = cursor.offset;
+                        reader.begin_at(cursor.offset);
+                    }
                     self.epoch = Some(cursor.epoch);
                 }
                 self.reader = Some(reader);
@@ -186,6 +218,36 @@ impl OutputStream {
                 self.waited(waited)
             }
         }
+    }
+
+    async fn call(&self) -> Result<datacentered_proto::Result<(StreamOpened, StreamReader)>, Error> {
+        let link = self.client.link().await?;
+        let (run, from) = (self.run, self.position.0);
+        let cursor = self.epoch.clone().map(|epoch| Cursor::new(epoch, from));
+        Ok(match self.source.clone() {
+            Source::Target { host } => {
+                link.open::<RunOutput>(from, |stream| run::OutputParams { run, host, cursor, from, stream })
+                    .await
+            }
+            Source::Terminal { tail } => {
+                link.open::<TerminalOutput>(from, |stream| terminal::OutputParams {
+                    run,
+                    cursor,
+                    from,
+                    tail,
+                    stream,
+                })
+                .await
+            }
+        })
+    }
+
+    fn refused(&self, error: datacentered_proto::Error) -> Error {
+        let name = match self.source {
+            Source::Target { .. } => RunOutput::SPEC.name,
+            Source::Terminal { .. } => TerminalOutput::SPEC.name,
+        };
+        Error::refused(name, error)
     }
 
     async fn ended(&mut self, end: StreamEnd) -> Result<Option<OutputEvent>, Error> {
@@ -201,7 +263,7 @@ impl OutputStream {
             }
             EndReason::Gap if self.begun_again => {
                 self.done = true;
-                Err(refused(datacentered_proto::Error::internal(
+                Err(self.refused(datacentered_proto::Error::internal(
                     "the hub says again and again that the output's history is gone",
                 )))
             }
@@ -215,7 +277,7 @@ impl OutputStream {
             }
             EndReason::Revoked => {
                 self.done = true;
-                Err(refused(end.error.unwrap_or_else(|| {
+                Err(self.refused(end.error.unwrap_or_else(|| {
                     datacentered_proto::Error::forbidden("the permission to read this has ended")
                 })))
             }
@@ -232,13 +294,9 @@ impl OutputStream {
     fn waited(&mut self, waited: Result<(), datacentered_proto::Error>) -> Result<(), Error> {
         waited.map_err(|error| {
             self.done = true;
-            refused(error)
+            self.refused(error)
         })
     }
-}
-
-fn refused(error: datacentered_proto::Error) -> Error {
-    Error::refused(RunOutput::SPEC.name, error)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use datacentered_engine::EmbeddedConfig;
 use serde::{Deserialize, Serialize};
 
-pub use limits::{Limits, Retention};
+pub use limits::{Limits, Retention, TerminalsConfig};
 
 /// The name of the settings file in the data directory.
 pub const CONFIG_FILE: &str = "hub.toml";
@@ -77,6 +77,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long what happened is kept.
     pub retention: Retention,
+    /// Terminals.
+    pub terminals: TerminalsConfig,
     /// Settings of the embedded engine.
     pub embedded: EmbeddedConfig,
     /// Where everything is kept. Never in the file: the file is in it.
@@ -99,6 +101,7 @@ impl Default for Config {
             tls: TlsConfig::default(),
             limits: Limits::default(),
             retention: Retention::default(),
+            terminals: TerminalsConfig::default(),
             embedded: EmbeddedConfig::default(),
             data_dir: PathBuf::new(),
             json_events: false,
@@ -254,7 +257,8 @@ impl Config {
             let message = format!("`{origin}` is not an origin such as https://dash.example.net");
             return Err(wrong(&Origin::File, "origins", message));
         }
-        for (key, value, least, most) in self.limits.ranges().into_iter().chain(self.retention.ranges()) {
+        let ranges = self.limits.ranges().into_iter().chain(self.retention.ranges());
+        for (key, value, least, most) in ranges.chain(self.terminals.ranges()) {
             if value < least || value > most {
                 let message = format!("`{key}` is {value}, it must be between {least} and {most}");
                 return Err(wrong(&Origin::File, key, message));

@@ -23,6 +23,7 @@ use crate::sessions::{self, Sessions};
 use crate::store::records::{HubRecord, JobRecord};
 use crate::store::{self, Change, Store};
 use crate::supervise::Supervisor;
+use crate::terminals::Terminals;
 
 /// How long what is under way may take to end when the hub goes down.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
@@ -89,6 +90,8 @@ pub struct Hub {
     pub offers: Offers,
     /// Output that is being pulled.
     pub outputs: Outputs,
+    /// Terminals that somebody uses.
+    pub terminals: Terminals,
     /// Moves waiting targets along.
     pub pump: Pump,
     /// The handlers of all operations.
@@ -138,6 +141,7 @@ impl Hub {
             progress: Progresses::default(),
             offers: Offers::default(),
             outputs: Outputs::default(),
+            terminals: Terminals::default(),
             pump: Pump::default(),
             table: dispatch::build(),
             metrics: Metrics::new(),

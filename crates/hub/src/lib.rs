@@ -23,6 +23,7 @@ pub mod sessions;
 mod status;
 pub mod store;
 mod supervise;
+mod terminals;
 #[cfg(test)]
 mod tests;
 mod web;

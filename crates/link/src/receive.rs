@@ -115,6 +115,13 @@ impl Receiving {
         Some(upto)
     }
 
+    /// The first offset is known now; nothing was granted before.
+    fn begin_at(&mut self, offset: u64) {
+        self.position = offset;
+        self.granted = offset;
+        self.credit_queued = true;
+    }
+
     /// Takes bytes from the wire, or says how the other side broke the stream.
     pub(crate) fn bytes(&mut self, frame: Frame, limits: &Limits) -> Result<(), Error> {
         if self.ended {
@@ -270,6 +277,16 @@ impl StreamReader {
     /// The stream's number on its link.
     pub fn id(&self) -> u32 {
         self.stream
+    }
+
+    /// Says where a bytes stream begins whose opener could not know it: the other side has waited for credit until now.
+    pub fn begin_at(&mut self, offset: u64) {
+        let stream = self.stream;
+        self.shared.with(|state| {
+            let Some(receiving) = state.receiving.get_mut(&stream) else { return };
+            receiving.begin_at(offset);
+            state.push(Control::Credit(stream));
+        });
     }
 
     /// The next event; none after [`StreamEvent::End`]. May be dropped while it waits: nothing is lost.

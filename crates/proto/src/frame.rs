@@ -24,6 +24,8 @@ pub enum Kind {
     Terminal = 4,
     /// A file's bytes.
     File = 5,
+    /// When a terminal's next bytes came and how large its window was: see [`crate::ops::terminal::Mark`].
+    Mark = 6,
 }
 
 impl TryFrom<u8> for Kind {
@@ -36,6 +38,7 @@ impl TryFrom<u8> for Kind {
             3 => Self::Stdin,
             4 => Self::Terminal,
             5 => Self::File,
+            6 => Self::Mark,
             other => return Err(FrameError::Kind(other)),
         })
     }

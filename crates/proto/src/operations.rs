@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ops::{Done, NoParams, StreamOpened};
-use crate::ops::{access, audit, event, host, hub, job, run, session};
+use crate::ops::{access, audit, event, host, hub, job, run, session, terminal};
 
 /// Who answers an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -237,6 +237,17 @@ operations! {
     /// Gives up on targets whose host will not come back.
     RunAbandon = "run.abandon", Hub, Change, Operate, run::AbandonParams => run::ReachedReply;
 
+    /// A process on a pseudo-terminal of a host.
+    TerminalOpen = "terminal.open", Hub, Change, Operate, terminal::OpenParams => run::RunReply;
+    /// Terminals, newest first.
+    TerminalList = "terminal.list", Hub, Read, View, terminal::ListParams => terminal::ListReply;
+    /// What a terminal printed, from a cursor, then as it comes.
+    TerminalOutput = "terminal.output", Hub, Bytes, Operate, terminal::OutputParams => StreamOpened, item run::OutputItem;
+    /// What one client types into a terminal.
+    TerminalInput = "terminal.input", Hub, Upload, Operate, terminal::InputParams => StreamOpened;
+    /// A terminal's window has another size.
+    TerminalResize = "terminal.resize", Hub, Change, Operate, terminal::ResizeParams => run::ReachedReply;
+
     /// An agent tells where a job of its stands. Answered when the hub has it on disk.
     JobReport = "job.report", Hub, Read, Agent, job::JobReport => Done;
 
@@ -260,6 +271,8 @@ operations! {
     JobCancel = "job.cancel", Agent, Change, Hub, job::CancelParams => job::JobReport;
     /// Sends a signal to a job's process tree.
     JobSignal = "job.signal", Agent, Change, Hub, job::SignalParams => Done;
+    /// The window of a job's terminal has another size.
+    JobResize = "job.resize", Agent, Change, Hub, job::ResizeParams => Done;
     /// A job's output from an offset, then as it is written.
     JobOutput = "job.output", Agent, Bytes, Hub, job::OutputParams => StreamOpened;
     /// The hub has a job's output up to here on its disk.

@@ -3,6 +3,7 @@
 #[path = "../../../crates/agent/tests/hub_link/fake_hub.rs"]
 mod fake_hub;
 mod program;
+mod terminal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,16 +38,24 @@ async fn offer(hub: &FakeHub, link: &Link, n: u8, script: &str, stdin: bool) -> 
 }
 
 async fn try_offer(hub: &FakeHub, link: &Link, n: u8, script: &str, stdin: bool) -> Result<JobReport, Error> {
+    let argv = ["sh", "-c", script].map(ByteString::from).into();
+    try_offer_spec(hub, link, n, ExecSpec { stdin, ..ExecSpec::command(argv) }).await
+}
+
+async fn offer_spec(hub: &FakeHub, link: &Link, n: u8, spec: ExecSpec) -> JobReport {
+    try_offer_spec(hub, link, n, spec).await.expect("is accepted")
+}
+
+async fn try_offer_spec(hub: &FakeHub, link: &Link, n: u8, spec: ExecSpec) -> Result<JobReport, Error> {
     let incarnation = hub.with(|state| {
         state.hellos.last().and_then(|hello| hello.agent.clone()).expect("an agent's greeting").incarnation
     });
-    let argv = ["sh", "-c", script].map(ByteString::from).into();
     let offer = Offer {
         job: job(n),
         run: "0192d3b0-5f7e-7c51-9b0e-222222222222".parse().expect("id"),
         incarnation,
         by: "test".into(),
-        spec: ExecSpec { stdin, ..ExecSpec::command(argv) },
+        spec,
     };
     link.call::<JobOffer>(&offer).await
 }

@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod host;
 pub(crate) mod run;
 pub(crate) mod server;
+pub(crate) mod terminal;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ Examples:
   datacentered host list
   datacentered run --on web1 -- uptime         one host: its output and exit code, as with ssh
   datacentered run --on 'web-*,role=db' -- df -h
+  datacentered shell web1                      a terminal that outlives every connection
 
 Environment: DATACENTERED_HUB, DATACENTERED_TOKEN and DATACENTERED_FINGERPRINT stand for the
 options of that name; DATACENTERED_CONFIG is the configuration file; DATACENTERED_LOG=debug logs more.
@@ -137,6 +139,11 @@ pub(crate) enum Command {
     Host(host::Host),
     /// Runs a command on one or many hosts
     Run(Box<run::Run>),
+    /// Opens a terminal on a host, or comes back to one
+    Shell(Box<terminal::Shell>),
+    /// Terminals: list, attach, play, export
+    #[command(subcommand)]
+    Terminal(terminal::Terminal),
     /// What happens in the fleet
     #[command(subcommand)]
     Event(client::Event),
@@ -252,6 +259,8 @@ mod tests {
             "datacentered run show 0192d3b0 --context x",
             "datacentered agent join h:1 --token t",
             "datacentered --hub a,b host list --selector x",
+            "datacentered shell web1 --user www -- top -b",
+            "datacentered shell --attach 0192d3b0 --read-only",
         ] {
             assert!(parses(good), "{good}");
         }
@@ -269,6 +278,11 @@ mod tests {
             "datacentered host label web1",
             "datacentered host label web1 nonsense",
             "datacentered hub start --tls-cert x",
+            "datacentered shell",
+            "datacentered shell web1 top",
+            "datacentered shell web1 --attach 0192d3b0",
+            "datacentered shell web1 --detach-keys ctrl-",
+            "datacentered terminal play 0192d3b0 --speed 0",
         ] {
             assert!(!parses(bad), "{bad}");
         }

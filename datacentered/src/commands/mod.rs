@@ -10,4 +10,5 @@ pub(crate) mod host;
 pub(crate) mod hub;
 pub(crate) mod login;
 pub(crate) mod run;
+pub(crate) mod terminal;
 mod watch;

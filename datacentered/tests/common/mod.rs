@@ -11,6 +11,7 @@
 
 mod process;
 mod shims;
+mod tmux;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 pub(crate) use process::{Server, signal as process_signal};
 use serde_json::Value;
 pub(crate) use shims::end_all as end_shims;
+pub(crate) use tmux::Tmux;
 
 /// How long anything may take before a test fails. Generous: machines are busy.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datacentered_proto::ops::job::{JobReport, Offer};
+use datacentered_proto::ops::job::{JobReport, Offer, TerminalSpec, Window};
 use datacentered_proto::outcome::StartFailure;
 use datacentered_proto::{Error, JobId, RunId};
 use tokio::sync::watch;
@@ -26,6 +26,33 @@ impl Drop for Claim {
     fn drop(&mut self) {
         self.shared.table().arriving.remove(&self.job);
     }
+}
+
+/// Longest name of a kind of terminal, in bytes.
+const MAX_TERM: usize = 128;
+
+fn check_terminal(terminal: &TerminalSpec) -> Result<(), Error> {
+    check_window(terminal.window)?;
+    let term = &terminal.term;
+    if term.is_empty() || term.len() > MAX_TERM || !term.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Error::invalid(format!(
+            "the value of TERM is 1 to {MAX_TERM} printable characters without spaces, such as xterm-256color"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a window that no terminal can have.
+pub(super) fn check_window(window: Window) -> Result<(), Error> {
+    if window.is_valid() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "a window has 1 to {max} columns and rows, not {cols} by {rows}",
+        max = Window::MAX,
+        cols = window.cols,
+        rows = window.rows
+    )))
 }
 
 enum Claimed {
@@ -84,7 +111,9 @@ impl Shared {
             return Err(Error::unavailable("the agent is stopping; offer it again when it is back"));
         }
         let spec = &offer.spec;
-        if spec.argv.is_empty() && spec.script.is_none() {
+        if let Some(terminal) = &spec.terminal {
+            check_terminal(terminal)?;
+        } else if spec.argv.is_empty() && spec.script.is_none() {
             return Err(Error::invalid("there is nothing to execute; give argv or a script"));
         }
         let interpreter = spec.script.iter().flat_map(|script| &script.interpreter);

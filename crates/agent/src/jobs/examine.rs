@@ -141,6 +141,7 @@ impl Case {
         let totals = spool::measure(&self.dir).unwrap_or_default();
         end.stdout_bytes = totals.stdout;
         end.stderr_bytes = totals.stderr;
+        end.mark_bytes = totals.marks();
         end.stdin_bytes = std::fs::metadata(self.dir.join(files::STDIN)).map_or(0, |file| file.len());
         end
     }
@@ -167,7 +168,8 @@ impl Case {
     }
 
     fn end(&self, outcome: Outcome, evidence: Vec<Evidence>) -> End {
-        End { at: self.now, outcome, stdout_bytes: 0, stderr_bytes: 0, stdin_bytes: 0, evidence }
+        let at = self.now;
+        End { at, outcome, stdout_bytes: 0, stderr_bytes: 0, mark_bytes: 0, stdin_bytes: 0, evidence }
     }
 
     fn fact(&self, fact: &str, detail: String) -> Evidence {

@@ -5,11 +5,12 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use datacentered_proto::ops::job::JobReport;
+use datacentered_proto::ops::job::{JobReport, Window};
 use datacentered_proto::outcome::Witness;
 use datacentered_proto::{Error, Evidence, JobId, JobState, Outcome, RunId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::asked::Resized;
 use crate::journal::Entry;
 use crate::journal::slots::{Contents, End, Started, fit_evidence};
 use crate::shim::launch::files;
@@ -18,13 +19,14 @@ use crate::shim::wire::Progress;
 /// Commands that may wait for a job's shim.
 pub(super) const MAX_COMMANDS: usize = 64;
 
-/// What a job's supervisor is asked to pass on. All but signals are only nudges: the facts are in the job.
+/// What a job's supervisor is asked to pass on. All but signals and windows are only nudges: the facts are in the job.
 #[derive(Debug)]
 pub(super) enum Command {
     Cancel,
     Acked,
     Input,
     Signal { signal: i32, reply: oneshot::Sender<u32> },
+    Resize { window: Window, reply: oneshot::Sender<Resized> },
 }
 
 /// How far a job is, for those who follow it.
@@ -152,7 +154,7 @@ impl Job {
         self.flow.send_if_modified(|flow| {
             let before = *flow;
             if flow.ended.is_none() {
-                flow.offset = progress.stdout + progress.stderr;
+                flow.offset = progress.stdout + progress.stderr + progress.marks;
             }
             flow.delivered = progress.stdin;
             *flow != before
@@ -244,6 +246,22 @@ impl Job {
         answer.await.map_err(|_| away())
     }
 
+    /// Gives a terminal another window.
+    pub(super) async fn resize(&self, window: Window) -> Result<(), Error> {
+        let away = || Error::unavailable("the terminal's shim cannot be reached at the moment; try again");
+        let (reply, answer) = oneshot::channel();
+        self.commands.try_send(Command::Resize { window, reply }).map_err(|_| away())?;
+        match answer.await.map_err(|_| away())? {
+            Resized::Done => Ok(()),
+            Resized::NoTerminal => {
+                Err(Error::conflict("the terminal was hung up; it has no window any more"))
+            }
+            Resized::ShimTooOld => Err(Error::conflict(
+                "the job's shim was started by an older agent that knows no terminals; open a new one",
+            )),
+        }
+    }
+
     /// The report for the hub, with how far the journal is.
     pub(super) fn report(&self, high_water: u64) -> JobReport {
         let facts = self.facts();
@@ -253,8 +271,9 @@ impl Job {
             (None, Some(_)) => JobState::Running,
             (None, None) => JobState::Accepted,
         };
-        let counts = facts.end.as_ref().map(|end| (end.stdout_bytes, end.stderr_bytes));
-        let (stdout_bytes, stderr_bytes) = counts.unwrap_or((facts.progress.stdout, facts.progress.stderr));
+        let counts = facts.end.as_ref().map(|end| (end.stdout_bytes, end.stderr_bytes, end.mark_bytes));
+        let Progress { stdout, stderr, marks, .. } = facts.progress;
+        let (stdout_bytes, stderr_bytes, mark_bytes) = counts.unwrap_or((stdout, stderr, marks));
         JobReport {
             job: self.id,
             run: self.run,
@@ -265,6 +284,7 @@ impl Job {
             outcome,
             stdout_bytes,
             stderr_bytes,
+            mark_bytes,
             stdin_bytes: facts.stdin_length.max(facts.end.as_ref().map_or(0, |end| end.stdin_bytes)),
             high_water,
         }

@@ -4,6 +4,7 @@
 //! output and input. From these three everything can be told again after any crash. Nothing here is ordered by clocks.
 
 mod admit;
+mod asked;
 mod changes;
 mod config;
 mod error;
@@ -21,7 +22,7 @@ mod supervise;
 use std::sync::Arc;
 
 use datacentered_link::clock::Clock;
-use datacentered_proto::ops::job::{JobReport, ListReply, Offer};
+use datacentered_proto::ops::job::{JobReport, ListReply, Offer, Window};
 use datacentered_proto::{Error, JobId, RunId};
 use tokio_util::sync::CancellationToken;
 
@@ -122,6 +123,23 @@ impl Jobs {
         job.signal(signal).await.map(|_| ())
     }
 
+    /// Gives a job's terminal another window; its foreground program is told by the kernel.
+    ///
+    /// # Errors
+    /// `invalid` for a window beyond [`Window::MAX`] or of nothing and for a job without a terminal, `not_found`,
+    /// `conflict` where it has ended or was hung up, `unavailable` where its shim cannot be reached.
+    pub async fn resize(&self, job: JobId, window: Window) -> Result<(), Error> {
+        admit::check_window(window)?;
+        if self.spec(job).await?.spec.terminal.is_none() {
+            return Err(Error::invalid(format!("job {job} has no terminal; only terminals have a window")));
+        }
+        let job = self.shared.find(job)?;
+        if job.is_ended() {
+            return Err(Error::conflict(format!("the terminal of job {} has ended", job.id)));
+        }
+        job.resize(window).await
+    }
+
     /// A page of the jobs that were not released, by id.
     pub fn list(&self, after: Option<JobId>, limit: usize) -> ListReply {
         self.shared.list(after, limit)
@@ -179,12 +197,13 @@ impl Jobs {
         Ok(())
     }
 
-    /// Writes a job's standard input.
+    /// Writes a job's standard input, or types into its terminal.
     ///
     /// # Errors
     /// `not_found`; `invalid` for a job without standard input.
     pub async fn input(&self, job: JobId) -> Result<InputWriter, Error> {
-        if !self.spec(job).await?.spec.stdin {
+        let spec = self.spec(job).await?.spec;
+        if !spec.stdin && spec.terminal.is_none() {
             return Err(Error::invalid(format!("job {job} was not given a standard input; run it with one")));
         }
         let job = self.shared.find(job)?;

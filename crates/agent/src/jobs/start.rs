@@ -43,7 +43,7 @@ impl Shim {
         let mut spec = offer.spec.clone();
         spec.spool_bytes = spec.spool_bytes.min(shared.config.max_spool);
         let launch = Launch {
-            version: VERSION,
+            version: Launch::version_for(&spec),
             job: offer.job,
             dir: bytes(&dir),
             slots: bytes(shared.journal.slots()),

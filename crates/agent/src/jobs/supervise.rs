@@ -1,12 +1,12 @@
 //! One task per job that has not ended: keeps the connection to its shim, passes on, and decides when it is lost.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::Shared;
+use super::asked::Asked;
 use super::examine::{Verdict, shim_log};
 use super::job::{Command, Job};
 use super::start::Shim;
@@ -20,9 +20,6 @@ const MAX_STARTS: u32 = 3;
 /// Pauses between attempts to reach a shim.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// Signals waiting for their answer.
-const MAX_SIGNALS: usize = 64;
 
 /// How a conversation with a shim ended.
 #[derive(PartialEq, Eq)]
@@ -83,7 +80,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits; commands meanwhile are kept in the job, except signals, which nobody can get now.
+    /// Waits; commands meanwhile are kept in the job, except signals and windows, which nobody can get now.
     async fn rest(&mut self, pause: Duration) -> bool {
         let until = tokio::time::sleep(pause);
         tokio::pin!(until);
@@ -131,24 +128,19 @@ impl Supervisor {
     }
 
     async fn converse(&mut self, shim: &Shim) -> Parted {
-        let mut signals: HashMap<u64, oneshot::Sender<u32>> = HashMap::new();
-        let mut next_signal = 0;
+        let mut asked = Asked::default();
         if self.catch_up(shim).await.is_err() {
             return self.last_words(shim).await;
         }
         loop {
             tokio::select! {
                 message = shim.socket.receive() => match message {
-                    Ok(Some(FromShim::Signalled { id, processes })) => {
-                        if let Some(reply) = signals.remove(&id) {
-                            let _ = reply.send(processes);
-                        }
-                    }
                     Ok(Some(FromShim::Synced(syncs))) => {
                         self.synced(&syncs);
                         return Parted::Done;
                     }
                     Ok(Some(message)) => {
+                        asked.hear(&message);
                         if self.hear(shim, message).await.is_err() {
                             return self.last_words(shim).await;
                         }
@@ -158,13 +150,12 @@ impl Supervisor {
                 Some(command) = self.commands.recv() => {
                     let sent = match command {
                         Command::Signal { signal, reply } => {
-                            if signals.len() >= MAX_SIGNALS {
-                                signals.clear();
-                            }
-                            next_signal += 1;
-                            signals.insert(next_signal, reply);
-                            shim.socket.send(&ToShim::Signal { id: next_signal, signal }).await
+                            shim.socket.send(&asked.signal(signal, reply)).await
                         }
+                        Command::Resize { window, reply } => match asked.resize(window, reply) {
+                            Some(message) => shim.socket.send(&message).await,
+                            None => Ok(()),
+                        },
                         Command::Cancel => self.pass_cancel(shim).await,
                         Command::Acked => {
                             let (upto, ..) = self.job.for_shim();
@@ -222,6 +213,7 @@ impl Supervisor {
             }
             FromShim::Hello { started: None, .. }
             | FromShim::Signalled { .. }
+            | FromShim::Resized { .. }
             | FromShim::Synced(_)
             | FromShim::Unknown => {}
         }

@@ -69,6 +69,9 @@ pub struct End {
     pub stdout_bytes: u64,
     /// Bytes of standard error, discarded ones included.
     pub stderr_bytes: u64,
+    /// Bytes of a terminal's marks, discarded ones included.
+    #[serde(default)]
+    pub mark_bytes: u64,
     /// Bytes of standard input that the host held.
     #[serde(default)]
     pub stdin_bytes: u64,
@@ -78,9 +81,9 @@ pub struct End {
 }
 
 impl End {
-    /// Where the output ends: both streams together.
+    /// Where the output ends: both streams and the marks together.
     pub fn offset(&self) -> u64 {
-        self.stdout_bytes.saturating_add(self.stderr_bytes)
+        self.stdout_bytes.saturating_add(self.stderr_bytes).saturating_add(self.mark_bytes)
     }
 }
 
@@ -312,6 +315,7 @@ mod tests {
             outcome: Outcome::Exited { code: 3 },
             stdout_bytes: 1,
             stderr_bytes: 2,
+            mark_bytes: 12,
             stdin_bytes: 0,
             evidence,
         }

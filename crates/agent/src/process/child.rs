@@ -30,6 +30,8 @@ pub struct Start<'a> {
     pub identity: &'a Identity,
     /// Standard input, output and error.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// The terminal that becomes its controlling one.
+    pub terminal: Option<BorrowedFd<'a>>,
     /// A script's file that must stay open across the exec, as this number.
     pub script: Option<(BorrowedFd<'a>, i32)>,
     /// `cgroup.procs` files to enter.
@@ -104,6 +106,9 @@ type Failed = (Step, io::Error);
 fn prepare(start: &Start<'_>) -> Result<(), Failed> {
     let at = |step: Step| move |error: rustix::io::Errno| (step, io::Error::from(error));
     rustix::process::setsid().map_err(at(Step::Prepare))?;
+    if let Some(terminal) = start.terminal {
+        rustix::process::ioctl_tiocsctty(terminal).map_err(at(Step::Prepare))?;
+    }
     for procs in start.enter {
         rustix::io::write(procs, b"0").map_err(at(Step::Limits))?;
     }

@@ -30,6 +30,7 @@ pub struct Plan {
     pub cwd: CString,
     /// Whether the working directory is the user's home by default, so that `/` will do where it is missing.
     pub cwd_is_default: bool,
+    program: String,
 }
 
 impl Plan {
@@ -63,6 +64,9 @@ impl Plan {
         environment.insert(b"LOGNAME", identity.name.clone().into());
         environment.insert(b"SHELL", identity.shell.0.clone());
         environment.insert(b"LANG", b"C.UTF-8".to_vec());
+        if let Some(terminal) = &spec.terminal {
+            environment.insert(b"TERM", terminal.term.clone().into());
+        }
         for (name, value) in &spec.env {
             environment.insert(name.as_bytes(), value.0.clone());
         }
@@ -70,6 +74,9 @@ impl Plan {
             environment.insert(MARKER.as_bytes(), job.into());
         }
 
+        if argv.is_empty() && spec.terminal.is_some() {
+            argv.push(identity.shell.0.clone());
+        }
         let program = argv
             .first()
             .filter(|program| !program.is_empty())
@@ -77,6 +84,11 @@ impl Plan {
             .ok_or_else(|| Failure::at(Step::Exec, libc::ENOENT, "''"))?;
         let path = environment.get(&b"PATH"[..]).map_or(&b""[..], Vec::as_slice);
         let candidates = candidates(&program, path);
+        if let (true, true, Some(name)) = (spec.argv.is_empty(), spec.script.is_none(), argv.first_mut()) {
+            // A shell whose name begins with a dash is a login shell.
+            let base = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            *name = [b"-", base].concat();
+        }
         let envp = environment.iter().map(|(name, value)| [name, &b"="[..], value].concat()).collect();
         Ok(Self {
             argv: CStrings::new(c_strings(argv)?),
@@ -84,12 +96,13 @@ impl Plan {
             candidates: c_strings(candidates)?,
             cwd: c_string(spec.cwd.as_ref().unwrap_or(&identity.home).0.clone())?,
             cwd_is_default: spec.cwd.is_none(),
+            program: String::from_utf8_lossy(&program).into_owned(),
         })
     }
 
     /// The program's name as it was asked for.
     pub fn program(&self) -> String {
-        self.argv.strings().first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default()
+        self.program.clone()
     }
 }
 
@@ -148,6 +161,19 @@ mod tests {
         assert_eq!(texts(&plan.envp), expected);
         assert_eq!(plan.candidates[1].to_bytes(), b"/usr/bin/true");
         assert!(plan.cwd_is_default);
+    }
+
+    #[test]
+    fn a_terminal_without_a_command_is_a_login_shell() {
+        let mut spec = ExecSpec::command(vec![]);
+        assert!(Plan::new(&spec, &identity(), None, None).is_err());
+        let window = datacentered_proto::ops::job::Window { cols: 80, rows: 24 };
+        spec.terminal =
+            Some(datacentered_proto::ops::job::TerminalSpec { window, term: "xterm-256color".into() });
+        let plan = Plan::new(&spec, &identity(), None, None).expect("plans");
+        assert_eq!((texts(&plan.argv), plan.program()), (vec!["-zsh".to_owned()], "/bin/zsh".to_owned()));
+        assert_eq!(plan.candidates, [c"/bin/zsh".to_owned()]);
+        assert!(texts(&plan.envp).contains(&"TERM=xterm-256color".to_owned()));
     }
 
     #[test]

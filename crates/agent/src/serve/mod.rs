@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use datacentered_link::{Answer, Called, Handler, Request};
 use datacentered_proto::operations::{
-    AgentDrain, JobAck, JobCancel, JobInput, JobList, JobOffer, JobOutput, JobRelease, JobSignal, JobSpec,
+    AgentDrain, JobAck, JobCancel, JobInput, JobList, JobOffer, JobOutput, JobRelease, JobResize, JobSignal,
+    JobSpec,
 };
 use datacentered_proto::ops::Done;
 use datacentered_proto::{Error, Operation};
@@ -116,6 +117,7 @@ const LIST: &str = JobList::SPEC.name;
 const SPEC: &str = JobSpec::SPEC.name;
 const CANCEL: &str = JobCancel::SPEC.name;
 const SIGNAL: &str = JobSignal::SPEC.name;
+const RESIZE: &str = JobResize::SPEC.name;
 const OUTPUT: &str = JobOutput::SPEC.name;
 const ACK: &str = JobAck::SPEC.name;
 const INPUT: &str = JobInput::SPEC.name;
@@ -134,6 +136,9 @@ impl Handler for Serve {
             }),
             SIGNAL => later::<JobSignal, _>(&request, |params| async move {
                 jobs.signal(params.job, params.signal).await.map(|()| Done {})
+            }),
+            RESIZE => later::<JobResize, _>(&request, |params| async move {
+                jobs.resize(params.job, params.window).await.map(|()| Done {})
             }),
             ACK => later::<JobAck, _>(&request, |params| async move {
                 jobs.ack(params.job, params.upto).await.map(|()| Done {})

@@ -21,6 +21,9 @@ use crate::sys;
 /// How many processes are named that were left behind.
 const NAMED_CHILDREN: usize = 16;
 
+/// How long the programs of a terminal have between HUP and TERM, at most.
+const HANG_UP: Duration = Duration::from_secs(1);
+
 /// How often a kill is repeated where no control group holds the tree, with pauses of a few milliseconds.
 const KILL_ROUNDS: u32 = 1000;
 
@@ -32,7 +35,8 @@ pub(super) enum Force {
 }
 
 impl Machine {
-    /// Begins to end the job: TERM now, KILL after the grace.
+    /// Begins to end the job: TERM now, KILL after the grace. A terminal is hung up first, since shells that talk to a
+    /// person ignore TERM.
     pub(super) fn force(&mut self, force: Force) {
         if self.force.is_some() || self.exit.is_some() {
             return;
@@ -47,13 +51,34 @@ impl Machine {
         self.kill_at = boot_now().checked_add(grace);
         // A process that waits for room in its pipe must be able to end in order.
         self.spool.drain();
+        let what = if self.terminal.is_some() {
+            let wait = HANG_UP.min(grace / 2);
+            self.term_at = boot_now().checked_add(wait);
+            format!("HUP to {} processes, TERM after {} ms", self.signal_session(), wait.as_millis())
+        } else {
+            format!("TERM to {} processes", self.terminate())
+        };
+        self.note("terminating", Some(format!("{reason}: {what}, KILL after {} ms", grace.as_millis())));
+    }
+
+    /// TERM to the whole tree; returns to how many processes.
+    pub(super) fn terminate(&mut self) -> u32 {
+        self.term_at = None;
         let count = self.signal_tree(libc::SIGTERM);
         // A stopped process cannot end by TERM.
         self.signal_tree(libc::SIGCONT);
-        self.note(
-            "terminating",
-            Some(format!("{reason}: TERM to {count} processes, KILL after {} ms", grace.as_millis())),
-        );
+        count
+    }
+
+    /// HUP to everything in the terminal's session, as when the terminal is gone; returns to how many processes.
+    fn signal_session(&self) -> u32 {
+        let mut count = 0;
+        for process in self.tree().iter().filter(|process| process.session == self.main.pid) {
+            count += u32::from(sys::kill(process.pid, libc::SIGHUP).is_ok());
+            // A stopped process cannot end by HUP.
+            let _ = sys::kill(process.pid, libc::SIGCONT);
+        }
+        count
     }
 
     fn tree(&self) -> Vec<tree::Stat> {
@@ -131,6 +156,7 @@ impl Machine {
             outcome,
             stdout_bytes: totals.stdout,
             stderr_bytes: totals.stderr,
+            mark_bytes: totals.marks(),
             stdin_bytes: self.feeder.held(),
             evidence: fit_evidence(std::mem::take(&mut self.evidence)),
         };
@@ -159,6 +185,7 @@ pub(super) fn fail(owned: &Owned, mut connection: Connection, failure: &Failure)
         outcome: Outcome::FailedToStart { why: failure.why },
         stdout_bytes: 0,
         stderr_bytes: 0,
+        mark_bytes: 0,
         stdin_bytes: 0,
         evidence: vec![Evidence {
             at,

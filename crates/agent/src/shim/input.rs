@@ -23,6 +23,7 @@ pub(super) struct Feeder {
     length: u64,
     delivered: u64,
     punched: u64,
+    step: u64,
     eof: bool,
 }
 
@@ -33,7 +34,17 @@ impl Feeder {
             // Set for our end only. A process that shares it would see it too, which it does not.
             let _ = rustix::io::ioctl_fionbio(pipe, true);
         }
-        Self { pipe, file: None, length: 0, delivered: 0, punched: 0, eof: false }
+        Self { pipe, file: None, length: 0, delivered: 0, punched: 0, step: PUNCH, eof: false }
+    }
+
+    /// Types into a terminal. What was typed may be a password: it is taken off the disk as soon as it is delivered.
+    pub(super) fn typing(master: OwnedFd) -> Self {
+        Self { step: 1, ..Self::new(Some(master)) }
+    }
+
+    /// Whether all was delivered that there will ever be.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.eof && self.delivered >= self.length
     }
 
     /// The agent has written so much.
@@ -89,14 +100,14 @@ impl Feeder {
     }
 
     fn close_at_end(&mut self) {
-        if self.eof && self.delivered >= self.length {
+        if self.is_at_end() {
             self.pipe = None;
         }
     }
 
     /// Gives the space of what was delivered back, so that endless input does not fill the disk.
     fn punch(&mut self) {
-        let upto = self.delivered / PUNCH * PUNCH;
+        let upto = self.delivered / self.step * self.step;
         if let Some(file) = &self.file
             && upto > self.punched
         {

@@ -11,7 +11,10 @@ use crate::process::Identity;
 
 /// Version of the job directory's layout, of this document and of the protocol on the socket. A shim outlives the agent
 /// that started it, so every later agent must understand all of them.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// The first version that knows terminals.
+pub const TERMINAL_VERSION: u32 = 2;
 
 /// Largest document that a shim reads, in bytes.
 pub const MAX_LAUNCH: u64 = 4 << 20;
@@ -19,7 +22,7 @@ pub const MAX_LAUNCH: u64 = 4 << 20;
 /// A job as its shim gets it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Launch {
-    /// [`VERSION`] of the agent that wrote it.
+    /// The version that a shim must have for it, at most [`VERSION`] of the agent that wrote it.
     pub version: u32,
     /// The job.
     pub job: JobId,
@@ -59,6 +62,11 @@ pub mod files {
 }
 
 impl Launch {
+    /// The oldest version of a shim that can do this: what an older one does as well is not kept from it.
+    pub fn version_for(spec: &ExecSpec) -> u32 {
+        if spec.terminal.is_some() { TERMINAL_VERSION } else { 1 }
+    }
+
     /// The directory as a path.
     pub fn dir(&self) -> PathBuf {
         path(&self.dir)

@@ -14,12 +14,13 @@ use super::input::Feeder;
 use super::launch::VERSION;
 use super::output::{CHUNK, Stream};
 use super::setup::Owned;
-use super::start::{self, Waiting};
+use super::start::{self, Ends, Waiting};
+use super::terminal::Terminal;
 use super::timer::{Timer, boot_now, wall_now};
 use super::wire::{FromShim, Progress, Syncs, ToShim};
 use crate::cgroup::JobGroup;
 use crate::journal::slots::{ProcessMark, Started, Starting};
-use crate::process::child::{GO, REPORT_LEN, Report};
+use crate::process::child::GO;
 use crate::process::failure::{Failure, Step};
 use crate::spool::{Limits, SpoolWriter};
 use crate::sys;
@@ -45,6 +46,7 @@ pub(super) struct Machine {
     pub(super) stdout: Stream,
     pub(super) stderr: Stream,
     pub(super) feeder: Feeder,
+    pub(super) terminal: Option<Terminal>,
     pub(super) report: Option<OwnedFd>,
     pub(super) program: String,
     pub(super) spool: SpoolWriter,
@@ -53,6 +55,7 @@ pub(super) struct Machine {
     pub(super) exit: Option<Exit>,
     pub(super) force: Option<Force>,
     pub(super) timeout_at: Option<Duration>,
+    pub(super) term_at: Option<Duration>,
     pub(super) kill_at: Option<Duration>,
     pub(super) drain_until: Option<Duration>,
     pub(super) evidence: Vec<Evidence>,
@@ -83,7 +86,8 @@ impl Machine {
     }
 
     fn new(owned: Owned, connection: Connection, waiting: Waiting, early: Vec<ToShim>) -> io::Result<Self> {
-        let Waiting { main, stdout, stderr, feeder, group, plan, go, report, weaker_limits } = waiting;
+        let Waiting { main, ends, group, plan, go, report, weaker_limits } = waiting;
+        let Ends { stdout, stderr, feeder, terminal } = ends;
         let spec = &owned.launch.spec;
         let limits = Limits {
             spool_bytes: spec.spool_bytes,
@@ -98,6 +102,7 @@ impl Machine {
             stdout,
             stderr,
             feeder,
+            terminal,
             report: Some(report),
             program: plan.program(),
             spool: SpoolWriter::new(".", limits),
@@ -106,6 +111,7 @@ impl Machine {
             exit: None,
             force: None,
             timeout_at: None,
+            term_at: None,
             kill_at: None,
             drain_until: None,
             evidence: Vec::new(),
@@ -165,7 +171,10 @@ impl Machine {
                 self.feeder.feed();
             }
             if ready.stdout {
-                self.stdout.pump(&mut buffer, &mut self.spool);
+                match &mut self.terminal {
+                    Some(terminal) => terminal.pump(&mut self.stdout, &mut buffer, &mut self.spool),
+                    None => self.stdout.pump(&mut buffer, &mut self.spool),
+                }
             }
             if ready.stderr {
                 self.stderr.pump(&mut buffer, &mut self.spool);
@@ -177,6 +186,7 @@ impl Machine {
                 self.timer.clear();
             }
             self.act_on_time();
+            self.hang_up_at_end(&mut buffer);
             self.tell_progress();
         }
         // What is in the pipes after the drain's end belongs to processes that were left behind.
@@ -199,76 +209,10 @@ impl Machine {
     }
 
     fn next_moment(&self) -> Option<Duration> {
-        [self.timeout_at, self.kill_at, self.drain_until].into_iter().flatten().min()
+        [self.timeout_at, self.term_at, self.kill_at, self.drain_until].into_iter().flatten().min()
     }
 
-    /// What the child says before its exec; its end of the pipe closes when it has executed, or has ended.
-    fn read_report(&mut self) {
-        let Some(pipe) = &self.report else { return };
-        let mut bytes = [0u8; REPORT_LEN];
-        match rustix::io::read(pipe, &mut bytes) {
-            Ok(REPORT_LEN) => match Report::decode(bytes) {
-                Some(Report::HomeMissing) => {
-                    self.note("home_missing", Some("the user's home cannot be entered; runs in /".into()));
-                }
-                Some(Report::Failed { step, errno, exists }) => {
-                    let mut failure = Failure::at(step, errno, &self.subject(step));
-                    if exists {
-                        failure.why = datacentered_proto::outcome::StartFailure::NotExecutable;
-                        failure.detail.push_str(" (the file exists; its interpreter does not)");
-                    }
-                    self.failure.get_or_insert(failure);
-                }
-                None => {}
-            },
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            _ => {
-                self.report = None;
-                let not_executed = matches!(&self.force, Some(Force::Cancelled(_)) if self.kill_at.is_none());
-                if self.failure.is_none() && !not_executed {
-                    self.executed();
-                }
-            }
-        }
-    }
-
-    /// What a step of the start was done to.
-    fn subject(&self, step: Step) -> String {
-        let launch = &self.owned.launch;
-        match step {
-            Step::Directory => {
-                let directory = launch.spec.cwd.as_ref().unwrap_or(&launch.identity.home);
-                let shown = String::from_utf8_lossy(directory.as_bytes());
-                if shown.is_empty() { "''".to_owned() } else { shown.into_owned() }
-            }
-            Step::Identity => format!("({})", launch.identity.name),
-            Step::Limits => format!("of {}", self.program),
-            _ => self.program.clone(),
-        }
-    }
-
-    fn executed(&mut self) {
-        let at = wall_now();
-        let timeout = self.owned.launch.spec.timeout_ms.map(Duration::from_millis);
-        self.timeout_at = timeout.and_then(|timeout| boot_now().checked_add(timeout));
-        let pid = self.main.pid;
-        self.evidence.insert(
-            0,
-            Evidence {
-                at,
-                witness: Witness::Shim,
-                fact: "started".into(),
-                detail: Some(format!("{} as {}, pid {pid}", self.program, self.owned.launch.identity.name)),
-            },
-        );
-        let started = Started { at, main: self.main, evidence: std::mem::take(&mut self.evidence) };
-        // Only a hint for the agent; losing it loses no outcome.
-        let _ = self.owned.slot.write_started(&started);
-        self.say(&FromShim::Started(started.clone()));
-        self.started = Some(started);
-    }
-
-    fn say(&mut self, message: &FromShim) {
+    pub(super) fn say(&mut self, message: &FromShim) {
         if self.agent.as_mut().is_some_and(|agent| !agent.send(message)) {
             self.agent = None;
         }
@@ -310,6 +254,10 @@ impl Machine {
             ToShim::Signal { id, signal } => {
                 let processes = self.signal_tree(signal);
                 self.say(&FromShim::Signalled { id, processes });
+            }
+            ToShim::Resize { id, window } => {
+                let done = self.resize(window);
+                self.say(&FromShim::Resized { id, done });
             }
             ToShim::Ack { upto } => self.spool.ack(upto),
             ToShim::Input { length, eof } => self.feeder.grown(length, eof),
@@ -354,6 +302,9 @@ impl Machine {
         self.timeout_at = None;
         self.spool.drain();
         self.feeder.close();
+        if let Some(terminal) = &mut self.terminal {
+            terminal.release();
+        }
         if self.kill_at.is_none() {
             self.begin_drain();
         }
@@ -369,6 +320,9 @@ impl Machine {
         if self.timeout_at.is_some_and(|at| now >= at) {
             self.force(Force::TimedOut);
         }
+        if self.term_at.is_some_and(|at| now >= at) {
+            self.terminate();
+        }
         if self.kill_at.is_some_and(|at| now >= at) {
             self.kill_tree();
             self.kill_at = None;
@@ -381,8 +335,12 @@ impl Machine {
 
     fn tell_progress(&mut self) {
         let totals = self.spool.totals();
-        let progress =
-            Progress { stdout: totals.stdout, stderr: totals.stderr, stdin: self.feeder.delivered() };
+        let progress = Progress {
+            stdout: totals.stdout,
+            stderr: totals.stderr,
+            marks: totals.marks(),
+            stdin: self.feeder.delivered(),
+        };
         if self.seen && progress != self.told && self.agent.is_some() {
             self.seen = false;
             self.told = progress;

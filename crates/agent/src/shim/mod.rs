@@ -15,8 +15,10 @@ pub mod launch;
 mod machine;
 mod output;
 mod ready;
+mod report;
 mod setup;
 mod start;
+mod terminal;
 mod timer;
 pub mod wire;
 

@@ -37,23 +37,26 @@ impl Stream {
         Self { kind, pipe: None }
     }
 
-    /// Moves what one read gives to the spool; returns whether there was something.
-    pub(super) fn pump(&mut self, buffer: &mut [u8], spool: &mut SpoolWriter) -> bool {
-        let Some(pipe) = &self.pipe else { return false };
-        match rustix::io::read(pipe, &mut *buffer) {
-            Ok(0) => {
-                self.pipe = None;
-                false
-            }
-            Ok(length) => {
-                spool.append(self.kind, &buffer[..length]);
-                true
-            }
-            Err(Errno::AGAIN | Errno::INTR) => false,
-            Err(_) => {
-                self.pipe = None;
-                false
-            }
+    /// Our end of a stream of another kind, which does not wait.
+    pub(super) fn over(kind: Kind, end: OwnedFd) -> Self {
+        Self { kind, pipe: Some(end) }
+    }
+
+    /// Moves what one read gives to the spool.
+    pub(super) fn pump(&mut self, buffer: &mut [u8], spool: &mut SpoolWriter) {
+        let length = self.read(buffer);
+        spool.append(self.kind, &buffer[..length]);
+    }
+
+    /// One read; 0 where there is nothing now, or ever again.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> usize {
+        let Some(pipe) = &self.pipe else { return 0 };
+        match rustix::io::read(pipe, buffer) {
+            Ok(length @ 1..) => return length,
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            // Its end; a terminal's is the error EIO.
+            Ok(0) | Err(_) => self.pipe = None,
         }
+        0
     }
 }

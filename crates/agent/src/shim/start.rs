@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use datacentered_proto::frame::Kind;
+use datacentered_proto::ops::job::{ExecSpec, TerminalSpec};
 use datacentered_proto::outcome::StartFailure;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -15,6 +16,7 @@ use rustix::process::{Pid, Resource, getpid};
 use super::input::Feeder;
 use super::launch::{Launch, files};
 use super::output::Stream;
+use super::terminal::{self, Opened, Terminal};
 use crate::cgroup::{JobGroup, Unenforced};
 use crate::journal::slots::ProcessMark;
 use crate::process::child::{self, Start};
@@ -26,9 +28,7 @@ use crate::sys::{self, Fork};
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) main: ProcessMark,
-    pub(super) stdout: Stream,
-    pub(super) stderr: Stream,
-    pub(super) feeder: Feeder,
+    pub(super) ends: Ends,
     pub(super) group: JobGroup,
     pub(super) plan: Plan,
     /// Write [`child::GO`] to let it execute.
@@ -63,23 +63,12 @@ fn fork_into(launch: &Launch, group: JobGroup, unenforced: Unenforced, id: &str)
     let marker = (!group.holds_tree()).then_some(id);
     let plan = Plan::new(&launch.spec, &launch.identity, script_path, marker)?;
 
-    let (stdout, stdout_end) = Stream::new(Kind::Stdout).map_err(prepare)?;
-    let (stderr, stderr_end) = if launch.spec.merge {
-        (
-            Stream::none(Kind::Stderr),
-            rustix::io::fcntl_dupfd_cloexec(&stdout_end, 0).map_err(|e| prepare(e.into()))?,
-        )
-    } else {
-        Stream::new(Kind::Stderr).map_err(prepare)?
+    let (ends, theirs) = match &launch.spec.terminal {
+        Some(terminal) => terminal_ends(launch, terminal)
+            .map_err(|error| Failure::io(Step::Prepare, &error, "(its terminal)"))?,
+        None => pipes(&launch.spec).map_err(prepare)?,
     };
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| prepare(error.into()));
-    let (stdin_end, feeder) = if launch.spec.stdin {
-        let (read, write) = pipe()?;
-        (read, Feeder::new(Some(write)))
-    } else {
-        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        (null.map_err(|error| prepare(error.into()))?, Feeder::new(None))
-    };
     let (go_end, go) = pipe()?;
     let (report, report_end) = pipe()?;
     rustix::io::ioctl_fionbio(&report, true).map_err(|error| prepare(error.into()))?;
@@ -92,7 +81,8 @@ fn fork_into(launch: &Launch, group: JobGroup, unenforced: Unenforced, id: &str)
             Fork::Child => child::run(&Start {
                 plan: &plan,
                 identity: &launch.identity,
-                stdio: [stdin_end.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
+                stdio: theirs.each_ref().map(AsFd::as_fd),
+                terminal: ends.terminal.as_ref().map(|_| theirs[0].as_fd()),
                 script: script
                     .as_ref()
                     .filter(|_| launch.identity.switch)
@@ -117,7 +107,41 @@ fn fork_into(launch: &Launch, group: JobGroup, unenforced: Unenforced, id: &str)
     .map_err(prepare)?;
     let start_ticks = tree::stat(pid).map(|stat| stat.start_ticks).unwrap_or_default();
     let main = ProcessMark { pid, start_ticks };
-    Ok(Waiting { main, stdout, stderr, feeder, group, plan, go, report, weaker_limits })
+    Ok(Waiting { main, ends, group, plan, go, report, weaker_limits })
+}
+
+/// What the shim keeps of a process's input and output.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) stdout: Stream,
+    pub(super) stderr: Stream,
+    pub(super) feeder: Feeder,
+    pub(super) terminal: Option<Terminal>,
+}
+
+/// Pipes, and the process's ends of them.
+fn pipes(spec: &ExecSpec) -> io::Result<(Ends, [OwnedFd; 3])> {
+    let (stdout, stdout_end) = Stream::new(Kind::Stdout)?;
+    let (stderr, stderr_end) = if spec.merge {
+        (Stream::none(Kind::Stderr), rustix::io::fcntl_dupfd_cloexec(&stdout_end, 0)?)
+    } else {
+        Stream::new(Kind::Stderr)?
+    };
+    let (stdin_end, feeder) = if spec.stdin {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        (read, Feeder::new(Some(write)))
+    } else {
+        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        (null, Feeder::new(None))
+    };
+    Ok((Ends { stdout, stderr, feeder, terminal: None }, [stdin_end, stdout_end, stderr_end]))
+}
+
+/// A pseudo-terminal, and the process's end of it three times.
+fn terminal_ends(launch: &Launch, spec: &TerminalSpec) -> io::Result<(Ends, [OwnedFd; 3])> {
+    let owner = launch.identity.switch.then(|| Uid::from_raw(launch.identity.uid));
+    let Opened { terminal, stdout, feeder, theirs } = terminal::open(spec, owner)?;
+    Ok((Ends { stdout, stderr: Stream::none(Kind::Stderr), feeder, terminal: Some(terminal) }, theirs))
 }
 
 /// Whether a child could not be born in a control group though it could be moved there.

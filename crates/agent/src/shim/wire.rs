@@ -4,6 +4,7 @@
 //! work with an older shim and the other way round.
 
 use datacentered_proto::Timestamp;
+use datacentered_proto::ops::job::Window;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::slots::{End, Started};
@@ -38,6 +39,13 @@ pub enum ToShim {
         id: u64,
         /// The signal's number.
         signal: i32,
+    },
+    /// Another window for the terminal; since version [`super::launch::TERMINAL_VERSION`].
+    Resize {
+        /// Names the request in its answer.
+        id: u64,
+        /// The window.
+        window: Window,
     },
     /// Output below this offset is no longer needed.
     Ack {
@@ -80,6 +88,13 @@ pub enum FromShim {
         /// To how many processes it was sent.
         processes: u32,
     },
+    /// Answers [`ToShim::Resize`].
+    Resized {
+        /// The request.
+        id: u64,
+        /// Whether there is a terminal that has the window now.
+        done: bool,
+    },
     /// The outcome; its record is written and being synced.
     Ended(End),
     /// Outcome and output are on disk; the shim ends.
@@ -96,6 +111,9 @@ pub struct Progress {
     pub stdout: u64,
     /// Bytes of standard error so far, discarded ones included.
     pub stderr: u64,
+    /// Bytes of a terminal's marks so far, discarded ones included.
+    #[serde(default)]
+    pub marks: u64,
     /// Bytes of standard input that the process has been given.
     pub stdin: u64,
 }
@@ -142,6 +160,18 @@ mod tests {
     fn the_hello_is_fixed() {
         let text = serde_json::to_string(&ToShim::Hello { version: 1 }).expect("encodes");
         assert_eq!(text, r#"{"t":"hello","version":1}"#);
+    }
+
+    #[test]
+    fn a_window_is_said_as_later_versions_expect_it() {
+        let resize = ToShim::Resize { id: 1, window: Window { cols: 80, rows: 24 } };
+        let text = serde_json::to_string(&resize).expect("encodes");
+        assert_eq!(text, r#"{"t":"resize","id":1,"window":{"cols":80,"rows":24}}"#);
+        // What a shim of the first version says of its progress.
+        let progress =
+            serde_json::from_str::<FromShim>(r#"{"t":"progress","stdout":1,"stderr":2,"stdin":3}"#);
+        let expected = Progress { stdout: 1, stderr: 2, marks: 0, stdin: 3 };
+        assert_eq!(progress.expect("decodes"), FromShim::Progress(expected));
     }
 
     proptest! {

@@ -2,7 +2,8 @@
 //!
 //! Segment header, 64 bytes: magic, `u64` first offset, `u64` stdout bytes before, `u64` stderr bytes before, zeros.
 //! Record header, 16 bytes: `u8` kind, `u8` version, `u16` zero, `u32` payload length, `u64` offset. A gap's payload is
-//! `u64` end, `u64` stdout bytes and `u64` stderr bytes inside it.
+//! `u64` end, `u64` stdout bytes and `u64` stderr bytes inside it; what these two leave are bytes of marks, in a gap as
+//! before a segment.
 
 use datacentered_proto::frame::Kind;
 
@@ -96,7 +97,9 @@ pub(super) fn decode_header(bytes: &[u8], offset: u64) -> Option<Body> {
         KIND_GAP if length == GAP_PAYLOAD => Some(Body::Gap),
         _ if length == 0 || length > super::MAX_RECORD => None,
         _ => match Kind::try_from(kind) {
-            Ok(kind @ (Kind::Stdout | Kind::Stderr | Kind::Terminal)) => Some(Body::Bytes { kind, length }),
+            Ok(kind @ (Kind::Stdout | Kind::Stderr | Kind::Terminal | Kind::Mark)) => {
+                Some(Body::Bytes { kind, length })
+            }
             _ => None,
         },
     }
@@ -108,11 +111,26 @@ pub(super) struct Gap {
     pub(super) from: u64,
     pub(super) stdout: u64,
     pub(super) stderr: u64,
+    pub(super) marks: u64,
 }
 
 impl Gap {
+    /// One that begins here and has nothing in it yet.
+    pub(super) fn at(from: u64) -> Self {
+        Self { from, stdout: 0, stderr: 0, marks: 0 }
+    }
+
     pub(super) fn to(self) -> u64 {
-        self.from + self.stdout + self.stderr
+        self.from + self.stdout + self.stderr + self.marks
+    }
+
+    /// Adds so many bytes of a kind.
+    pub(super) fn count(&mut self, kind: Kind, length: u64) {
+        *(match kind {
+            Kind::Mark => &mut self.marks,
+            Kind::Stderr => &mut self.stderr,
+            _ => &mut self.stdout,
+        }) += length;
     }
 
     pub(super) fn encode(self) -> [u8; GAP_RECORD] {
@@ -131,8 +149,8 @@ impl Gap {
         let (stderr, _) = rest.split_first_chunk()?;
         let (to, stdout, stderr) =
             (u64::from_le_bytes(*to), u64::from_le_bytes(*stdout), u64::from_le_bytes(*stderr));
-        let sum = from.checked_add(stdout)?.checked_add(stderr)?;
-        (sum == to && to > from).then_some(Self { from, stdout, stderr })
+        let marks = to.checked_sub(from)?.checked_sub(stdout)?.checked_sub(stderr)?;
+        (to > from).then_some(Self { from, stdout, stderr, marks })
     }
 }
 
@@ -143,16 +161,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn headers_round_trip(kind in 1u8..=2, length in 1usize..=1 << 20, offset: u64) {
-            let kind = Kind::try_from(kind).expect("known");
+        fn headers_round_trip(kind in 0usize..4, length in 1usize..=1 << 20, offset: u64) {
+            let kind = [Kind::Stdout, Kind::Stderr, Kind::Terminal, Kind::Mark][kind];
             let bytes = encode_header(kind, length, offset);
             prop_assert_eq!(decode_header(&bytes, offset), Some(Body::Bytes { kind, length }));
             prop_assert_eq!(decode_header(&bytes, offset.wrapping_add(1)), None);
         }
 
         #[test]
-        fn gaps_round_trip(from in 0u64..1 << 40, stdout in 1u64..1 << 40, stderr in 0u64..1 << 40) {
-            let gap = Gap { from, stdout, stderr };
+        fn gaps_round_trip(
+            from in 0u64..1 << 40,
+            stdout in 1u64..1 << 40,
+            stderr in 0u64..1 << 40,
+            marks in 0u64..1 << 40,
+        ) {
+            let gap = Gap { from, stdout, stderr, marks };
             let bytes = gap.encode();
             prop_assert_eq!(decode_header(&bytes, from), Some(Body::Gap));
             prop_assert_eq!(Gap::decode(&bytes[RECORD_HEADER..], from), Some(gap));

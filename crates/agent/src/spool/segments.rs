@@ -16,10 +16,27 @@ const PREFIX: &str = "spool.";
 pub struct Totals {
     /// Behind the last byte.
     pub offset: u64,
-    /// Bytes of standard output, discarded ones included.
+    /// Bytes of standard output or of a terminal, discarded ones included.
     pub stdout: u64,
     /// Bytes of standard error, discarded ones included.
     pub stderr: u64,
+}
+
+impl Totals {
+    /// Bytes of marks, discarded ones included: what is no stream's.
+    pub fn marks(&self) -> u64 {
+        self.offset.saturating_sub(self.stdout).saturating_sub(self.stderr)
+    }
+
+    /// Adds so many bytes of a kind.
+    pub(super) fn count(&mut self, kind: Kind, length: u64) {
+        self.offset += length;
+        match kind {
+            Kind::Mark => {}
+            Kind::Stderr => self.stderr += length,
+            _ => self.stdout += length,
+        }
+    }
 }
 
 /// The file of the segment that begins at an offset.
@@ -73,8 +90,7 @@ fn scan(file: &File, header: SegmentHeader) -> io::Result<Totals> {
             Body::Bytes { kind, length } => {
                 // A shim that was killed while writing leaves the beginning of a record: those bytes are genuine.
                 let length = (length as u64).min(size.saturating_sub(position));
-                totals.offset += length;
-                *(if kind == Kind::Stderr { &mut totals.stderr } else { &mut totals.stdout }) += length;
+                totals.count(kind, length);
             }
             Body::Gap => {
                 let mut payload = [0; super::record::GAP_PAYLOAD];

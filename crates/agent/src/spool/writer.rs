@@ -116,10 +116,11 @@ impl SpoolWriter {
         kept - acked
     }
 
-    /// Adds what was read from a stream.
+    /// Adds what was read from a stream, or a mark, which is kept whole or not at all.
     pub fn append(&mut self, kind: Kind, bytes: &[u8]) {
         for chunk in bytes.chunks(MAX_RECORD) {
             let room = self.room(chunk.len());
+            let room = if kind == Kind::Mark && room < chunk.len() { 0 } else { room };
             let (keep, discard) = chunk.split_at(room);
             let kept = if keep.is_empty() { 0 } else { self.keep(kind, keep) };
             let lost = (keep.len() - kept + discard.len()) as u64;
@@ -147,7 +148,7 @@ impl SpoolWriter {
         match self.try_keep(kind, bytes) {
             Ok(()) => {
                 let length = bytes.len() as u64;
-                self.count(kind, length);
+                self.totals.count(kind, length);
                 self.kept += length;
                 if let Some(segment) = self.segments.back_mut() {
                     segment.end = self.totals.offset;
@@ -190,14 +191,14 @@ impl SpoolWriter {
 
     fn discard(&mut self, kind: Kind, length: u64) {
         let from = self.totals.offset;
-        self.count(kind, length);
+        self.totals.count(kind, length);
         let open = self.gap.get_or_insert_with(|| OpenGap {
-            gap: Gap { from, stdout: 0, stderr: 0 },
+            gap: Gap::at(from),
             position: None,
             flushed_to: from,
             flushed_at: Instant::now(),
         });
-        *(if kind == Kind::Stderr { &mut open.gap.stderr } else { &mut open.gap.stdout }) += length;
+        open.gap.count(kind, length);
         let due = open.position.is_none()
             || open.gap.to() - open.flushed_to >= GAP_FLUSH_BYTES
             || open.flushed_at.elapsed() >= GAP_FLUSH_EVERY;
@@ -248,11 +249,6 @@ impl SpoolWriter {
             self.gap = None;
         }
         Ok(())
-    }
-
-    fn count(&mut self, kind: Kind, length: u64) {
-        self.totals.offset += length;
-        *(if kind == Kind::Stderr { &mut self.totals.stderr } else { &mut self.totals.stdout }) += length;
     }
 
     fn rotate(&mut self) -> io::Result<()> {

@@ -6,6 +6,9 @@
     reason = "every test file uses its own part of this; tests may print"
 )]
 
+pub(crate) mod holder;
+pub(crate) mod terminal;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +18,7 @@ use datacentered_link::clock::Clock;
 use datacentered_proto::frame::Kind;
 use datacentered_proto::ops::GapReason;
 use datacentered_proto::ops::job::{ExecSpec, JobReport, Offer};
+use datacentered_proto::ops::terminal::Mark;
 use datacentered_proto::{ByteString, JobId, JobState, Outcome, RunId};
 
 /// How long anything may take before a test gives up.
@@ -126,6 +130,8 @@ impl Host {
 pub(crate) struct Output {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
+    /// Each mark, and how many bytes of standard output came before it.
+    pub(crate) marks: Vec<(Mark, usize)>,
     pub(crate) gaps: Vec<(u64, u64, GapReason)>,
     pub(crate) end: u64,
 }
@@ -138,8 +144,14 @@ impl Output {
                 assert_eq!(offset, self.end, "continuous");
                 assert!(!bytes.is_empty() && bytes.len() <= 16 << 10);
                 self.end += bytes.len() as u64;
-                (if kind == Kind::Stderr { &mut self.stderr } else { &mut self.stdout })
-                    .extend_from_slice(&bytes);
+                match kind {
+                    Kind::Mark => {
+                        let mark = Mark::decode(&bytes).expect("a whole mark");
+                        self.marks.push((mark, self.stdout.len()));
+                    }
+                    Kind::Stderr => self.stderr.extend_from_slice(&bytes),
+                    _ => self.stdout.extend_from_slice(&bytes),
+                }
                 false
             }
             OutputEvent::Gap { from, to, reason } => {

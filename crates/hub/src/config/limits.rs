@@ -1,6 +1,7 @@
 //! The named limits.
 
 use datacentered_proto::limits::MAX_MESSAGE;
+use datacentered_proto::ops::job::ExecSpec;
 use serde::{Deserialize, Serialize};
 
 /// A setting's name, its value, and between what it must be.
@@ -219,6 +220,44 @@ impl Retention {
             ("retention.events", self.events, 1, MANY),
             ("retention.audit_entries", self.audit_entries, 1, MANY),
             ("retention.ended_token_age_ms", self.ended_token_age_ms, 0, CENTURY_MS),
+        ]
+    }
+}
+
+/// Terminals.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TerminalsConfig {
+    /// Most bytes of one terminal's recording that are kept; the oldest go first, and the terminal goes on.
+    pub recording_bytes: u64,
+    /// Greatest spool of a terminal on its host, in bytes: what it may print while the hub is away. Full, its programs wait.
+    pub spool_bytes: u64,
+    /// Bytes that may be typed ahead of what the host has taken.
+    pub input_ahead_bytes: u64,
+    /// Most clients that may type into one terminal.
+    pub writers: usize,
+}
+
+impl Default for TerminalsConfig {
+    fn default() -> Self {
+        Self { recording_bytes: 64 << 20, spool_bytes: 16 << 20, input_ahead_bytes: 1 << 20, writers: 16 }
+    }
+}
+
+impl TerminalsConfig {
+    /// How much is kept of a terminal's recording; none for what is no terminal.
+    pub fn recording_of(&self, exec: &ExecSpec) -> Option<u64> {
+        exec.terminal.as_ref().map(|_| exec.output_bytes.min(self.recording_bytes))
+    }
+
+    /// Between what each value must be.
+    pub(super) fn ranges(&self) -> Vec<Range> {
+        const MANY: u64 = 1 << 40;
+        vec![
+            ("terminals.recording_bytes", self.recording_bytes, 64 << 10, MANY),
+            ("terminals.spool_bytes", self.spool_bytes, 64 << 10, 64 << 30),
+            ("terminals.input_ahead_bytes", self.input_ahead_bytes, 4096, 1 << 30),
+            ("terminals.writers", self.writers as u64, 1, 64),
         ]
     }
 }

@@ -135,7 +135,7 @@ impl Table {
             Box::new(move |ctx, params| {
                 let parsed = rpc::params::<StreamMember>(params)
                     .and_then(|member| Ok((member.stream, rpc::params::<O::Params>(params)?)));
-                let (open, params) = match parsed {
+                let (mut open, params) = match parsed {
                     Ok(parsed) => parsed,
                     Err(error) => return failed(error),
                 };
@@ -143,6 +143,8 @@ impl Table {
                 let work = handler(ctx, params);
                 Box::pin(async move {
                     let (opened, body) = work.await?;
+                    // A stream whose caller learns only now where it begins waits for credit from there.
+                    open.credit = opened.credit.map_or(open.credit, |most| open.credit.min(most));
                     Ok(Served::Stream {
                         opened: rpc::raw(&opened)?,
                         open,
@@ -225,6 +227,7 @@ pub fn build() -> Table {
     crate::audit::register(&mut table);
     crate::hosts::register(&mut table);
     crate::runs::register(&mut table);
+    crate::terminals::register(&mut table);
     crate::jobs::register(&mut table);
     crate::events::register(&mut table);
     crate::status::register(&mut table);

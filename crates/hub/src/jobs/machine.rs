@@ -100,7 +100,8 @@ pub fn clean_report(mut report: JobReport) -> Result<JobReport, Error> {
     if matches!(report.outcome, Some(Outcome::Expired | Outcome::Offline { .. } | Outcome::Lost { .. })) {
         return Err(Error::invalid("expired, offline and lost are the hub's to say"));
     }
-    if report.stdout_bytes > MAX_BYTES || report.stderr_bytes > MAX_BYTES || report.stdin_bytes > MAX_BYTES {
+    let claimed = [report.stdout_bytes, report.stderr_bytes, report.mark_bytes, report.stdin_bytes];
+    if claimed.iter().any(|bytes| *bytes > MAX_BYTES) {
         return Err(Error::invalid("a byte count is beyond belief"));
     }
     match &mut report.outcome {
@@ -155,6 +156,7 @@ pub fn learn(job: &JobRecord, report: &JobReport) -> Learnt {
             ended: report.ended,
             stdout_bytes: report.stdout_bytes,
             stderr_bytes: report.stderr_bytes,
+            mark_bytes: report.mark_bytes,
             ..job.clone()
         })),
         None => Learnt::Progress(Progress {
@@ -164,6 +166,7 @@ pub fn learn(job: &JobRecord, report: &JobReport) -> Learnt {
             started: report.started,
             stdout_bytes: report.stdout_bytes.max(job.stdout_bytes),
             stderr_bytes: report.stderr_bytes.max(job.stderr_bytes),
+            mark_bytes: report.mark_bytes.max(job.mark_bytes),
         }),
     }
 }
@@ -196,8 +199,11 @@ mod tests {
             ended: None,
             stdout_bytes: 0,
             stderr_bytes: 0,
+            mark_bytes: 0,
             output_complete: false,
             held_bytes: None,
+            recording_bytes: None,
+            window: None,
         }
     }
 
@@ -216,6 +222,7 @@ mod tests {
             ended: None,
             stdout_bytes: 3,
             stderr_bytes: 4,
+            mark_bytes: 0,
             stdin_bytes: 0,
             high_water: 0,
         }

@@ -13,6 +13,7 @@ mod progress;
 mod pull;
 mod reconcile;
 mod report;
+mod typed;
 
 pub use end::{Ending, end_job};
 pub(crate) use machine::Journal;
@@ -22,6 +23,7 @@ pub use progress::{Progress, Progresses, persist_progress};
 pub(crate) use reconcile::{catch_up, compare, host_removed, open_jobs, settle_removed_hosts};
 pub use report::register;
 
-pub(crate) use input::{TAG_DATA, TAG_END, feed, input_log};
+pub(crate) use input::{TAG_DATA, TAG_END, TAG_TYPED, feed, input_log};
 pub(crate) use output::{Chunk, Outputs, give_up_output};
 pub(crate) use reconcile::cancel_on_host;
+pub(crate) use typed::Typed;

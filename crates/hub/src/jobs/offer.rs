@@ -76,6 +76,8 @@ impl Drop for Waiting<'_> {
         }
     }
 }
+/// What a host is told that it may print in a terminal: more than any ever does.
+const MAX_OUTPUT_BYTES: u64 = 1 << 52;
 
 /// Sends the first offers of jobs that were durably offered a moment ago.
 pub fn send_offers(hub: &Arc<Hub>, jobs: impl IntoIterator<Item = JobId>) {
@@ -166,7 +168,12 @@ async fn offer(hub: &Arc<Hub>, id: JobId, mut first: bool) {
             // The host came back with another journal between the decision and now.
             return end_until_written(hub, id, &lost_with_journal(None)).await;
         }
-        let offer = Offer { job: id, run: job.run, incarnation, by: run.by.clone(), spec: run.exec.clone() };
+        let mut spec = run.exec.clone();
+        if spec.terminal.is_some() {
+            // The hub bounds a recording by dropping its oldest bytes; a host that stopped recording would freeze the screen.
+            spec.output_bytes = MAX_OUTPUT_BYTES;
+        }
+        let offer = Offer { job: id, run: job.run, incarnation, by: run.by.clone(), spec };
         let error = match live.link.call::<JobOffer>(&offer).await {
             Ok(accepted) => {
                 output::ensure_pulling(hub, id, job.host, &live.link);

@@ -243,7 +243,7 @@ async fn try_settle(hub: &Arc<Hub>, id: JobId, host: HostId, link: &Link) -> Res
     if job.outcome.is_none() || job.host != host {
         return Ok(());
     }
-    let total = job.stdout_bytes + job.stderr_bytes;
+    let total = job.record_bytes();
     let log = if total == 0 { LogState::default() } else { state_of(hub, &output_log(id)?).await? };
     if log.end < total && !(job.output_complete && job.ended_by_hub()) {
         if hub.outputs.is_claimed_by(id, link) && hub.outputs.has_ended(id) {
@@ -291,7 +291,7 @@ pub(crate) async fn give_up_output(hub: &Arc<Hub>, id: JobId) -> Result<(), Erro
     if job.outcome.is_none() {
         return Ok(());
     }
-    let total = job.stdout_bytes + job.stderr_bytes;
+    let total = job.record_bytes();
     let log = output_log(id)?;
     let state = state_of(hub, &log).await?;
     if state.end < total {

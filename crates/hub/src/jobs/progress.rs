@@ -34,6 +34,8 @@ pub struct Progress {
     pub stdout_bytes: u64,
     /// Bytes of standard error so far.
     pub stderr_bytes: u64,
+    /// Bytes of a terminal's marks so far.
+    pub mark_bytes: u64,
 }
 
 impl Progress {
@@ -45,6 +47,7 @@ impl Progress {
             started: self.started,
             stdout_bytes: self.stdout_bytes,
             stderr_bytes: self.stderr_bytes,
+            mark_bytes: self.mark_bytes,
             ..job.clone()
         }
     }

@@ -33,11 +33,13 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Pulls until the end; false when the link ended before.
 pub(super) async fn pull(hub: &Arc<Hub>, job: JobId, link: &Link) -> Result<bool, Error> {
     let log = output_log(job)?;
-    let spool = hub.store.view(|view| {
-        let run = view.jobs.get(&job).and_then(|job| view.runs.get(&job.run));
-        run.map_or(ACK_BYTES * 4, |run| run.exec.spool_bytes)
+    let (spool, keep) = hub.store.view(|view| {
+        let record = view.jobs.get(&job);
+        let run = record.and_then(|job| view.runs.get(&job.run));
+        let spool = run.map_or(ACK_BYTES * 4, |run| run.exec.spool_bytes);
+        (spool, record.and_then(|job| job.recording_bytes))
     });
-    let mut pull = Pull { log, job, acked: 0, end: 0, ack_bytes: (spool / 4).clamp(1, ACK_BYTES) };
+    let mut pull = Pull { log, job, acked: 0, end: 0, ack_bytes: (spool / 4).clamp(1, ACK_BYTES), keep };
     let held = state_of(hub, &pull.log).await?;
     pull.end = held.end;
     hub.outputs.set_stored(job, &held);
@@ -92,6 +94,8 @@ struct Pull {
     acked: u64,
     end: u64,
     ack_bytes: u64,
+    /// Bytes that are kept; all where absent.
+    keep: Option<u64>,
 }
 
 impl Pull {
@@ -106,6 +110,7 @@ impl Pull {
             match hub.engine.log().append(&self.log, items.clone(), durability).await {
                 Ok(state) => {
                     self.end = state.end;
+                    self.drop_oldest(hub, &state).await;
                     return Ok(state);
                 }
                 Err(EngineError::Hole { end }) => {
@@ -116,6 +121,14 @@ impl Pull {
                     tokio::time::sleep(RETRY).await;
                 }
             }
+        }
+    }
+
+    /// Keeps a recording within its bounds, with a little slack so that it is not trimmed for every append.
+    async fn drop_oldest(&self, hub: &Hub, state: &LogState) {
+        let Some(keep) = self.keep.filter(|keep| state.end - state.oldest > keep + keep / 8) else { return };
+        if let Err(error) = hub.engine.log().trim(&self.log, state.end - keep).await {
+            tracing::warn!(job = %self.job, %error, "the oldest of a recording could not be dropped now");
         }
     }
 

@@ -263,8 +263,11 @@ async fn adopt(hub: &Arc<Hub>, host: HostId, link: &Link, said: &JobReport) -> R
             ended: None,
             stdout_bytes: 0,
             stderr_bytes: 0,
+            mark_bytes: 0,
             output_complete: false,
             held_bytes: None,
+            recording_bytes: hub.config.terminals.recording_of(&offer.spec),
+            window: None,
         };
         runs::adopt(hub, &mut change, &offer, &record);
         change.put(&record, Expect::Absent);

@@ -63,7 +63,7 @@ pub(super) async fn learn(hub: &Arc<Hub>, host: HostId, link: &Link, report: Job
             output::ensure_pulling(hub, id, host, link);
         }
         Learnt::Ended(ended) => {
-            let total = ended.stdout_bytes + ended.stderr_bytes;
+            let total = ended.record_bytes();
             if total > 0 {
                 output::ensure_pulling(hub, id, host, link);
             }

@@ -35,16 +35,34 @@ const AUDIT_HOSTS: usize = 1000;
 
 /// `run.create`. Its id is its key: a repeat gets the run as it stands.
 pub(super) async fn create(ctx: Ctx, params: CreateParams) -> Result<RunReply, Error> {
+    if params.exec.terminal.is_some() {
+        return Err(Error::invalid(
+            "a run has no terminal; open one with terminal.open (datacentered shell)",
+        ));
+    }
+    create_on(ctx, params, |hub, params| {
+        let chosen = hosts::resolve(hub, &params.on)?;
+        if chosen.is_empty() {
+            return Err(Error::not_found("no host matches; 'datacentered host list' shows what there is")
+                .with_details(json!({"reason": "nothing_matched"})));
+        }
+        Ok(chosen)
+    })
+    .await
+}
+
+/// As [`create`], on the hosts that `choose` finds. `terminal.open` comes here too.
+pub(crate) async fn create_on(
+    ctx: Ctx,
+    params: CreateParams,
+    choose: impl FnOnce(&Hub, &CreateParams) -> Result<BTreeMap<String, HostId>, Error>,
+) -> Result<RunReply, Error> {
     let hash = params_hash(&ctx, &ctx.raw_params)?;
     if let Some(reply) = repeated(&ctx, params.key, &hash).await? {
         return Ok(reply);
     }
     validate::check(&params)?;
-    let chosen = hosts::resolve(&ctx.hub, &params.on)?;
-    if chosen.is_empty() {
-        return Err(Error::not_found("no host matches; 'datacentered host list' shows what there is")
-            .with_details(json!({"reason": "nothing_matched"})));
-    }
+    let chosen = choose(&ctx.hub, &params)?;
     check_room(&ctx.hub, chosen.len())?;
     match commit(&ctx, &params, &hash, chosen).await {
         Ok(run) => views::page(&ctx.hub, &run, None, None),
@@ -154,18 +172,13 @@ async fn commit(
     }
     let command = views::command_text(&run);
     change.event(
-        "run.created",
+        if run.exec.terminal.is_some() { "terminal.opened" } else { "run.created" },
         run.run.to_string(),
         json!({"by": run.by, "targets": run.target_count, "on": run.on, "command": command}),
     );
     for hosts in targets.chunks(AUDIT_HOSTS) {
         let names = hosts.iter().map(|target| target.name.clone()).collect();
-        change.audit(&ctx.audit_entry(
-            run.audit,
-            Phase::Intent,
-            &format!("run {}: {command}", run.run),
-            names,
-        ));
+        change.audit(&ctx.audit_entry(run.audit, Phase::Intent, &views::object_text(&run), names));
     }
     let (first, rest) = targets.split_at(targets.len().min(JOBS_PER_BATCH));
     let mut room = run.max_parallel.map_or(usize::MAX, |limit| limit as usize);
@@ -220,8 +233,11 @@ fn new_job(run: &RunRecord, target: &TargetRef, now: Timestamp) -> JobRecord {
         ended: None,
         stdout_bytes: 0,
         stderr_bytes: 0,
+        mark_bytes: 0,
         output_complete: false,
         held_bytes: None,
+        recording_bytes: run.exec.terminal.as_ref().map(|_| run.exec.output_bytes),
+        window: None,
     }
 }
 

@@ -14,9 +14,6 @@ use crate::hub::Hub;
 use crate::store::records::{JobRecord, RunRecord, TargetRef};
 use crate::store::{Change, Versioned};
 
-/// The operation that a run's audit entries name.
-const OPERATION: &str = "run.create";
-
 fn add_end(hub: &Hub, change: &mut Change, run: &Versioned<RunRecord>, counts: Counts) {
     let ended = RunRecord { ended: Some(change.at()), ..(*run.record).clone() };
     change.put(&ended, Expect::Revision(run.revision));
@@ -24,8 +21,9 @@ fn add_end(hub: &Hub, change: &mut Change, run: &Versioned<RunRecord>, counts: C
 }
 
 fn add_end_notices(hub: &Hub, change: &mut Change, run: &RunRecord, counts: Counts) {
+    let terminal = run.exec.terminal.is_some();
     change.event(
-        "run.ended",
+        if terminal { "terminal.ended" } else { "run.ended" },
         run.run.to_string(),
         json!({"by": run.by, "targets": counts.targets, "succeeded": counts.succeeded, "failed": counts.failed}),
     );
@@ -35,8 +33,9 @@ fn add_end_notices(hub: &Hub, change: &mut Change, run: &RunRecord, counts: Coun
         at: hub.clock.wall(),
         by: run.by.clone(),
         from: "hub".into(),
-        operation: OPERATION.into(),
-        object: format!("run {}: {}", run.run, views::command_text(run)),
+        // The one that made it.
+        operation: if terminal { "terminal.open" } else { "run.create" }.into(),
+        object: views::object_text(run),
         hosts: Vec::new(),
         outcome: Some(format!("{} succeeded, {} failed", counts.succeeded, counts.failed)),
         code: None,

@@ -25,6 +25,7 @@ type Body = Box<dyn FnOnce(StreamReader) -> BoxFuture<'static, ()> + Send>;
 pub(super) async fn input(ctx: Ctx, params: InputParams) -> Result<(StreamOpened, u64, Body), Error> {
     let hub = ctx.hub.clone();
     let run = views::find(&hub, params.run)?;
+    views::check_no_terminal(&run, "terminal.input")?;
     if !run.exec.stdin {
         return Err(Error::conflict(
             "this run was created without standard input; its commands read /dev/null",

@@ -20,6 +20,7 @@ const PAGE_BYTES: usize = 128 * 1024;
 pub(super) async fn output(ctx: Ctx, params: OutputParams) -> Result<(StreamOpened, Body), Error> {
     let hub = ctx.hub.clone();
     let run = views::find(&hub, params.run)?;
+    views::check_no_terminal(&run, "terminal.output")?;
     let target = views::one_target(&hub, &run, params.host.as_deref())?;
     let epoch = hub.engine.epoch().to_owned();
     let from = match &params.cursor {
@@ -29,24 +30,26 @@ pub(super) async fn output(ctx: Ctx, params: OutputParams) -> Result<(StreamOpen
     };
     let opened = StreamOpened { cursor: Some(Cursor::new(epoch, from)), credit: None };
     let run = params.run;
-    let body: Body = Box::new(move |mut outlet| {
-        Box::pin(async move {
-            let mut at = from;
-            match follow(&hub, run, target.job, &mut at, &mut outlet).await {
-                Ok(None) => outlet.end(EndReason::Done, at, None).await,
-                Ok(Some(error)) => outlet.end(EndReason::Failed, at, Some(error)).await,
-                Err(ReaderGone) => {}
-            }
-        })
-    });
+    let body: Body =
+        Box::new(move |outlet| Box::pin(async move { write(&hub, run, target.job, from, outlet).await }));
     Ok((opened, body))
+}
+
+/// Writes a job's output from an offset to its end.
+pub(crate) async fn write(hub: &Arc<Hub>, run: RunId, job: JobId, from: u64, mut outlet: Outlet) {
+    let mut at = from;
+    match follow(hub, run, job, &mut at, &mut outlet).await {
+        Ok(None) => outlet.end(EndReason::Done, at, None).await,
+        Ok(Some(error)) => outlet.end(EndReason::Failed, at, Some(error)).await,
+        Err(ReaderGone) => {}
+    }
 }
 
 /// Where the output ends, once that is certain, and whether the hub holds all that will ever come of it.
 fn final_offset(hub: &Hub, job: JobId) -> Option<(u64, bool)> {
     hub.store.view(|view| match view.jobs.get(&job) {
         Some(job) => {
-            job.outcome.is_some().then_some((job.stdout_bytes + job.stderr_bytes, job.output_complete))
+            job.outcome.is_some().then_some((job.record_bytes(), job.output_complete))
         }
         // No longer kept.
         None => Some((0, true)),

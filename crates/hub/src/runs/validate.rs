@@ -1,7 +1,7 @@
 //! Whether a run makes sense before anything of it is kept.
 
 use datacentered_proto::limits::MAX_SPEC;
-use datacentered_proto::ops::job::ExecSpec;
+use datacentered_proto::ops::job::{ExecSpec, TerminalSpec, Window};
 use datacentered_proto::ops::run::CreateParams;
 use datacentered_proto::{ByteString, Error};
 
@@ -16,6 +16,9 @@ const MAX_OUTPUT_BYTES: u64 = 1 << 40;
 
 /// Longest name of a user.
 const MAX_USER: usize = 64;
+
+/// Longest name of a terminal's kind.
+const MAX_TERM: usize = 64;
 
 /// Checks everything about a run but its selectors.
 pub(super) fn check(params: &CreateParams) -> Result<(), Error> {
@@ -43,13 +46,16 @@ fn check_exec(exec: &ExecSpec) -> Result<(), Error> {
         )));
     }
     match &exec.script {
-        None if exec.argv.is_empty() => {
+        None if exec.argv.is_empty() && exec.terminal.is_none() => {
             return Err(Error::invalid("there is no command: give argv or a script"));
         }
         None if exec.argv.first().is_some_and(|program| program.as_bytes().is_empty()) => {
             return Err(Error::invalid("the program's name is empty"));
         }
         _ => {}
+    }
+    if let Some(terminal) = &exec.terminal {
+        check_terminal(exec, terminal)?;
     }
     let interpreter = exec.script.iter().flat_map(|script| script.interpreter.iter());
     let texts = exec.argv.iter().chain(exec.env.values()).chain(exec.cwd.iter()).chain(interpreter);
@@ -83,6 +89,28 @@ fn check_exec(exec: &ExecSpec) -> Result<(), Error> {
         return Err(Error::invalid("limits must leave room for one process and 1 MiB of memory"));
     }
     Ok(())
+}
+
+fn check_terminal(exec: &ExecSpec, terminal: &TerminalSpec) -> Result<(), Error> {
+    if exec.script.is_some() || exec.merge {
+        return Err(Error::invalid(
+            "a terminal runs a program: 'script' and 'merge' go with run.create only",
+        ));
+    }
+    check_window(terminal.window)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+    if terminal.term.is_empty() || terminal.term.len() > MAX_TERM || !terminal.term.chars().all(plain) {
+        return Err(Error::invalid("'term' must be the name of a terminal, such as xterm-256color"));
+    }
+    Ok(())
+}
+
+/// A window that programs can work with.
+pub(crate) fn check_window(window: Window) -> Result<(), Error> {
+    if window.is_valid() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("a window has 1 to {} columns and rows", Window::MAX)))
 }
 
 fn contains_nul(bytes: &ByteString) -> bool {
@@ -134,5 +162,16 @@ mod tests {
         refused(&|p| p.max_parallel = Some(0));
         refused(&|p| p.exec.spool_bytes = 1);
         refused(&|p| p.exec.limits.processes = Some(0));
+        let terminal =
+            |cols, term: &str| Some(TerminalSpec { window: Window { cols, rows: 24 }, term: term.into() });
+        let mut shell = params();
+        (shell.exec.argv, shell.exec.terminal) = (vec![], terminal(80, "xterm-256color"));
+        assert!(check(&shell).is_ok());
+        for wrong in
+            [terminal(0, "xterm"), terminal(Window::MAX + 1, "xterm"), terminal(80, ""), terminal(80, "a b")]
+        {
+            refused(&|p| p.exec.terminal.clone_from(&wrong));
+        }
+        refused(&|p| (p.exec.merge, p.exec.terminal) = (true, terminal(80, "xterm")));
     }
 }

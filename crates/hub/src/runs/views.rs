@@ -15,14 +15,25 @@ const PAGE_BYTES: usize = 96 * 1024;
 const MAX_COMMAND: usize = 120;
 
 /// A run, or why there is none.
-pub(super) fn find(hub: &Hub, run: RunId) -> Result<Versioned<RunRecord>, Error> {
+pub(crate) fn find(hub: &Hub, run: RunId) -> Result<Versioned<RunRecord>, Error> {
     hub.store.view(|view| view.runs.get(&run).cloned()).ok_or_else(|| {
         Error::not_found(format!("there is no run {run}; 'datacentered run list' shows those that are kept"))
     })
 }
 
+/// Terminals have operations of their own, so that the right to them is one of its own.
+pub(super) fn check_no_terminal(run: &RunRecord, instead: &str) -> Result<(), Error> {
+    if run.exec.terminal.is_none() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "this run is a terminal: use {instead} (datacentered terminal attach {})",
+        run.run
+    )))
+}
+
 /// A run in a list.
-pub(super) fn summary(view: &View, run: &RunRecord) -> RunSummary {
+pub(crate) fn summary(view: &View, run: &RunRecord) -> RunSummary {
     let mut counts = view.run_jobs.get(&run.run).map_or_else(Counts::default, |jobs| jobs.counts(run));
     // Targets whose job records are still to be written wait like any other.
     counts.queued += run.target_count.saturating_sub(counts.targets);
@@ -40,8 +51,17 @@ pub(super) fn summary(view: &View, run: &RunRecord) -> RunSummary {
     }
 }
 
+/// A run as the audit names it.
+pub(super) fn object_text(run: &RunRecord) -> String {
+    let what = if run.exec.terminal.is_some() { "terminal" } else { "run" };
+    format!("{what} {}: {}", run.run, command_text(run))
+}
+
 /// The command as a person would type it, shortened.
 pub(super) fn command_text(run: &RunRecord) -> String {
+    if run.exec.terminal.is_some() && run.exec.argv.is_empty() {
+        return "<login shell>".into();
+    }
     let quote = |arg: &ByteString| {
         let text = arg.to_text();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
@@ -68,7 +88,7 @@ pub(super) fn command_text(run: &RunRecord) -> String {
 pub(super) fn target(hub: &Hub, job: &JobRecord) -> Target {
     let progress = if job.outcome.is_none() { hub.progress.get(job.job) } else { None };
     let job = progress.map_or_else(|| job.clone(), |progress| progress.applied_to(job));
-    let total = job.stdout_bytes + job.stderr_bytes;
+    let total = job.record_bytes();
     let under_way = job.outcome.is_none() && job.state >= JobState::Offered;
     Target {
         host: job.host_name,

@@ -6,7 +6,7 @@ use datacentered_engine::Key;
 use datacentered_engine::record::Stored;
 use datacentered_proto::ops::access::{Role, TokenKind};
 use datacentered_proto::ops::host::Facts;
-use datacentered_proto::ops::job::ExecSpec;
+use datacentered_proto::ops::job::{ExecSpec, Window};
 use datacentered_proto::ops::run::OfflinePolicy;
 use datacentered_proto::{
     AuditId, Evidence, HostId, JobId, JobState, OperationKey, Outcome, RunId, Timestamp, TokenId, UserId,
@@ -277,14 +277,28 @@ pub struct JobRecord {
     pub stdout_bytes: u64,
     /// Bytes of standard error.
     pub stderr_bytes: u64,
+    /// Bytes of a terminal's marks.
+    #[serde(default)]
+    pub mark_bytes: u64,
     /// Whether the hub holds all of its output that it will ever get.
     pub output_complete: bool,
     /// Bytes of output that the hub keeps, where all is there; what was discarded on the host does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_bytes: Option<u64>,
+    /// A terminal's: most bytes of its recording that are kept; the oldest go first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording_bytes: Option<u64>,
+    /// A terminal's: the size of its window, where it was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
 }
 
 impl JobRecord {
+    /// The length of its one record of output: both streams and a terminal's marks, discarded ones included.
+    pub fn record_bytes(&self) -> u64 {
+        self.stdout_bytes.saturating_add(self.stderr_bytes).saturating_add(self.mark_bytes)
+    }
+
     /// Whether the hub ended it by itself, so that the host's own end of it was never taken in.
     pub fn ended_by_hub(&self) -> bool {
         matches!(self.outcome, Some(Outcome::Expired | Outcome::Offline { .. } | Outcome::Lost { .. }))

@@ -362,7 +362,7 @@ impl View {
 
 fn held_bytes(runs: &BTreeMap<RunId, Versioned<RunRecord>>, job: &JobRecord) -> u64 {
     let limit = runs.get(&job.run).map_or(u64::MAX, |run| run.exec.output_bytes);
-    job.held_bytes.unwrap_or_else(|| job.stdout_bytes.saturating_add(job.stderr_bytes).min(limit))
+    job.held_bytes.unwrap_or_else(|| job.record_bytes().min(limit))
 }
 
 fn replace<K: std::hash::Hash + Eq, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {

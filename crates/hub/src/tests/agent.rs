@@ -10,6 +10,7 @@ use datacentered_proto::frame::Kind;
 use datacentered_proto::operations::JobReport as JobReportOperation;
 use datacentered_proto::ops::job::{
     AckParams, CancelParams, InputParams, JobParams, JobReport, ListReply, Offer, OutputParams, ReleaseParams,
+    ResizeParams, Window,
 };
 use datacentered_proto::ops::session::AgentHello;
 use datacentered_proto::ops::{Done, EndReason, GapReason, StreamOpened};
@@ -39,6 +40,10 @@ pub(super) enum Script {
 pub(super) struct Journal {
     pub(super) jobs: HashMap<JobId, (Offer, JobReport)>,
     pub(super) output: HashMap<JobId, Vec<(Kind, Vec<u8>)>>,
+    /// What came by standard input.
+    pub(super) input: HashMap<JobId, Vec<u8>>,
+    /// The sizes that were told, in order.
+    pub(super) windows: Vec<Window>,
     pub(super) offers: Vec<JobId>,
     pub(super) released: Vec<JobId>,
     pub(super) script: Option<Script>,
@@ -51,8 +56,6 @@ pub(super) struct Journal {
     pub(super) holds_releases: bool,
     /// How many came, answered or not.
     pub(super) releases_asked: usize,
-    /// Standard input as it came.
-    pub(super) input: Vec<u8>,
     /// Times that standard input is let go of at once.
     pub(super) input_failures: u32,
     pub(super) high_water: u64,
@@ -232,9 +235,10 @@ impl Agent {
 }
 
 impl Agent {
+    /// Takes standard input from where it holds it already.
     fn input(&self, request: &Request, params: &InputParams) -> Result<Answer, Error> {
-        let agent = self.clone();
-        let held = self.lock().input.len() as u64;
+        let (agent, job) = (self.clone(), params.job);
+        let held = self.lock().input.get(&job).map_or(0, Vec::len) as u64;
         let credit = Some(request.link.first_credit(held));
         let opened = StreamOpened { cursor: Some(Cursor::new("host", held)), credit };
         Ok(Answer::Receive {
@@ -243,16 +247,16 @@ impl Agent {
             from: held,
             body: Box::new(move |mut reader| {
                 Box::pin(async move {
-                    while let Some(event) = reader.next().await {
+                    while let Some(StreamEvent::Bytes { offset, payload, .. }) = reader.next().await {
                         let mut journal = agent.lock();
                         if journal.input_failures > 0 {
                             journal.input_failures -= 1;
                             return;
                         }
-                        match event {
-                            StreamEvent::Bytes { payload, .. } => journal.input.extend_from_slice(&payload),
-                            _ => return,
-                        }
+                        let held = journal.input.entry(job).or_default();
+                        assert!(offset <= held.len() as u64, "input was left out");
+                        let known = held.len() - offset as usize;
+                        held.extend_from_slice(&payload[known.min(payload.len())..]);
                     }
                 })
             }),
@@ -272,6 +276,7 @@ fn accepted(job: JobId, run: RunId) -> JobReport {
         ended: None,
         stdout_bytes: 0,
         stderr_bytes: 0,
+        mark_bytes: 0,
         stdin_bytes: 0,
         high_water: 0,
     }
@@ -339,6 +344,10 @@ impl Handler for Agent {
                 Answer::of(&Done {})
             }),
             "job.input" => request.params::<InputParams>().and_then(|params| self.input(&request, &params)),
+            "job.resize" => request.params::<ResizeParams>().and_then(|params| {
+                self.lock().windows.push(params.window);
+                Answer::of(&Done {})
+            }),
             "agent.drain" => Answer::of(&Done {}),
             _ => return Called::NoSuchMethod,
         };

@@ -10,4 +10,5 @@ mod permissions;
 mod recovery;
 mod restore;
 mod streams;
+mod terminals;
 mod world;

@@ -166,6 +166,7 @@ fn stream_name(kind: Kind) -> &'static str {
         Kind::Stdin => "stdin",
         Kind::Terminal => "terminal",
         Kind::File => "file",
+        Kind::Mark => "mark",
     }
 }
 

@@ -54,6 +54,9 @@ pub struct ExecSpec {
     /// Limits on the process tree.
     #[serde(default, skip_serializing_if = "ExecLimits::is_none")]
     pub limits: ExecLimits,
+    /// Runs on a pseudo-terminal of this kind instead of pipes; only `terminal.open` may ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSpec>,
 }
 
 fn default_grace_ms() -> u64 {
@@ -85,8 +88,52 @@ impl ExecSpec {
             spool_bytes: default_spool_bytes(),
             output_bytes: default_output_bytes(),
             limits: ExecLimits::default(),
+            terminal: None,
         }
     }
+}
+
+/// The pseudo-terminal that a process gets.
+///
+/// Its output is of the frame kind `terminal`; frames of the kind `mark` between say when. An empty `argv` is the user's
+/// login shell. What is typed comes by the job's input; its end hangs the terminal up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TerminalSpec {
+    /// The window at the start.
+    pub window: Window,
+    /// The value of `TERM`, such as `xterm-256color`.
+    pub term: String,
+}
+
+/// The size of a terminal's window in character cells, 1 to [`Window::MAX`] each way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// Columns.
+    pub cols: u16,
+    /// Rows.
+    pub rows: u16,
+}
+
+impl Window {
+    /// Most columns and most rows: beyond it programs allocate without sense.
+    pub const MAX: u16 = 4096;
+
+    /// Whether both lie within the limits.
+    pub fn is_valid(self) -> bool {
+        (1..=Self::MAX).contains(&self.cols) && (1..=Self::MAX).contains(&self.rows)
+    }
+}
+
+/// `job.resize`: a terminal's window has another size.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResizeParams {
+    /// The job.
+    pub job: JobId,
+    /// The new size.
+    pub window: Window,
 }
 
 /// A script and what interprets it.
@@ -174,6 +221,9 @@ pub struct JobReport {
     /// Bytes of standard error so far, discarded ones included.
     #[serde(default)]
     pub stderr_bytes: u64,
+    /// Bytes of a terminal's marks so far, discarded ones included: with both streams the length of the job's record.
+    #[serde(default)]
+    pub mark_bytes: u64,
     /// Bytes of standard input that the host holds or has delivered: feeding goes on from here.
     #[serde(default)]
     pub stdin_bytes: u64,

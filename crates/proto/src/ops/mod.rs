@@ -8,6 +8,7 @@ pub mod hub;
 pub mod job;
 pub mod run;
 pub mod session;
+pub mod terminal;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,7 +45,9 @@ pub struct StreamOpened {
     /// Where the stream begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Cursor>,
-    /// For streams that the caller sends on: how far it may send (absolute).
+    /// For streams that the caller sends on: how far it may send (absolute). On a stream of bytes that the other side
+    /// sends it is there only where the caller could not know the beginning (`tail`): the caller's first credit counts
+    /// up to here, and the stream waits for more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credit: Option<u64>,
 }

@@ -36,7 +36,7 @@ async fn feed(client: &Client, run: RunId) -> Result<()> {
 }
 
 /// Reads on a thread: a read of a terminal or a pipe cannot be given up, so it ends with the process.
-fn read_stdin() -> Result<mpsc::Receiver<io::Result<Bytes>>> {
+pub(crate) fn read_stdin() -> Result<mpsc::Receiver<io::Result<Bytes>>> {
     let (sender, receiver) = mpsc::channel(QUEUE);
     std::thread::Builder::new()
         .name("input".into())

@@ -2,7 +2,7 @@
 
 mod cancel;
 mod create;
-mod input;
+pub(crate) mod input;
 mod many;
 mod pool;
 mod prefix;
@@ -132,7 +132,7 @@ async fn list(ui: Ui, client: &Client, limit: u32, host: Option<String>, active:
 }
 
 /// The run that an id, or the beginning of one, names.
-async fn resolve(client: &Client, text: &str) -> Result<RunId> {
+pub(crate) async fn resolve(client: &Client, text: &str) -> Result<RunId> {
     if let Ok(run) = text.parse() {
         return Ok(run);
     }
@@ -185,7 +185,7 @@ struct Following<'a> {
 }
 
 /// On one literally named host everything that is not the command's own end is 255, as with ssh.
-fn as_ssh(failure: Failure) -> Failure {
+pub(crate) fn as_ssh(failure: Failure) -> Failure {
     match failure.exit {
         Exit::Code(_) | Exit::BrokenPipe => failure,
         _ => failure.exit(Exit::Code(255)),
@@ -193,7 +193,7 @@ fn as_ssh(failure: Failure) -> Failure {
 }
 
 /// What the process ends with when one target has ended.
-fn ssh_exit(outcome: &datacentered_proto::Outcome) -> Result<()> {
+pub(crate) fn ssh_exit(outcome: &datacentered_proto::Outcome) -> Result<()> {
     match outcome::ssh_code(outcome) {
         0 => Ok(()),
         code => Err(Failure::silent(Exit::Code(code))),
