@@ -16,6 +16,7 @@ if [ "${1:-build}" = test ]; then
   need tc iproute2
   need iptables iptables
   need strace strace
+  need tinyproxy tinyproxy
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then
