@@ -62,10 +62,15 @@ async fn the_policy_decides_and_is_followed() {
     assert_eq!(host.run(sh("exit 3")).await.outcome, exited(3));
 
     // A running job is not touched by what the policy becomes; a refusal is kept over a restart.
-    let running = host.start(sh("while [ -e \"$GATE\" ]; do sleep 0.02; done; exit 5")).await;
+    let gate = directory.path().join("gate");
+    fs::write(&gate, "").expect("closes the gate");
+    let running =
+        host.start(sh(&format!("while [ -e {} ]; do sleep 0.02; done; exit 5", gate.display()))).await;
+    host.running(running).await;
     fs::write(&path, "default = \"refuse\"\n").expect("writes");
     let refused = host.run(command(&["true"])).await;
     assert_eq!(refused_by(&refused), 1);
+    fs::remove_file(&gate).expect("opens the gate");
     assert_eq!(host.ended(running).await.outcome, exited(5));
     // What is half written changes nothing.
     fs::write(&path, "default = \"al").expect("writes");
