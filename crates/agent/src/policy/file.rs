@@ -5,8 +5,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use datacentered_link::clock::Clock;
 use datacentered_proto::Timestamp;
 use datacentered_proto::ops::host::PolicyFacts;
 use datacentered_proto::ops::job::ExecSpec;
@@ -33,8 +34,8 @@ const MAX_FILE: u64 = 1 << 20;
 /// How often the file is looked at while no job comes, for the facts that the hub shows.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// A file that was changed this short a time ago may change again without its times telling.
-const TREMBLING: Duration = Duration::from_millis(100);
+/// A file that was changed less than these milliseconds ago may change again without its times telling.
+const TREMBLING_MS: i64 = 100;
 
 /// Where the policy is unless told otherwise.
 pub fn default_path(data_dir: &Path) -> PathBuf {
@@ -260,13 +261,11 @@ impl Stamp {
 
     /// Whether every later change will show. The file system's clock may stand still for some milliseconds.
     fn is_settled(&self) -> bool {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // The machine's own clock, whatever the jobs go by: it is what the file system stamps with.
+        let now = Clock::system().wall().as_millis();
         let (seconds, nanos) = self.changed;
-        let changed = u64::try_from(seconds)
-            .ok()
-            .zip(u32::try_from(nanos).ok())
-            .map_or(Duration::ZERO, |(seconds, nanos)| Duration::new(seconds, nanos));
-        now.checked_sub(changed).is_some_and(|age| age > TREMBLING)
+        let changed = seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000);
+        now.saturating_sub(changed) > TREMBLING_MS
     }
 }
 
@@ -352,7 +351,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("tempdir");
         let path = directory.path().join("policy.toml");
         fs::write(&path, REFUSE).expect("writes");
-        std::thread::sleep(2 * TREMBLING);
+        std::thread::sleep(Duration::from_millis(2 * TREMBLING_MS as u64));
         let file = PolicyFile::open(&path);
         let stamp = file.state().stamp.clone().expect("is settled");
         assert!(matches!(look(&path, Some(&stamp)), Seen::Same));
