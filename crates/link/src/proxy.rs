@@ -133,7 +133,9 @@ impl Proxy {
     fn refusal(&self, status: u16, phrase: &str) -> String {
         let advice = match (status, &self.authorization) {
             // Some, tinyproxy for one, answer a wrong password with 401.
-            (401 | 407, None) => "it wants a user and a password, give them as http://USER:PASSWORD@HOST:PORT",
+            (401 | 407, None) => {
+                "it wants a user and a password, give them as http://USER:PASSWORD@HOST:PORT"
+            }
             (401 | 407, Some(_)) => "it does not take this user and password",
             (403, _) => "it does not allow this address or port",
             (405 | 501, _) => "it does not allow CONNECT",
@@ -189,7 +191,10 @@ mod tests {
         );
         let wrong = told("u:secret@p:1", "HTTP/1.1 407\r\n\r\n");
         assert_eq!(wrong, "it does not take this user and password; it answered HTTP 407");
-        assert!(told("u:secret@p:1", "HTTP/1.0 401 Unauthorized\r\n\r\n").starts_with("it does not take this user"));
+        assert!(
+            told("u:secret@p:1", "HTTP/1.0 401 Unauthorized\r\n\r\n")
+                .starts_with("it does not take this user")
+        );
         assert!(told("p:1", "HTTP/1.1 403 \x1b[2JFiltered\r\n\r\n").ends_with("HTTP 403 [2JFiltered"));
         assert_eq!(status(b"SSH-2.0-x\r\n"), None);
     }
