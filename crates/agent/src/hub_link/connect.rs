@@ -196,7 +196,8 @@ impl Dialler {
             tracing::debug!(%hub, %proxy, "dialling through a proxy");
         }
         let options = DialOptions { proxy: proxy.cloned(), ..self.options.clone() };
-        let ws = dial::connect(hub, &options).await.map_err(|error| Failure::dial(&error))?;
+        // Large, and over once the link is up: the agent does not keep the room for it.
+        let ws = Box::pin(dial::connect(hub, &options)).await.map_err(|error| Failure::dial(&error))?;
         let (link, driver) = Link::start(ws, Side::Dialled, handler, self.options.limits.clone());
         let driver = AbortOnDropHandle::new(tokio::spawn(driver));
         match self.hello(&link).await {
