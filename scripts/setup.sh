@@ -22,6 +22,7 @@ if [ "${1:-build}" = test ]; then
   need tmux tmux
   need vi vim-tiny
   need top procps
+  need tinyproxy tinyproxy
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

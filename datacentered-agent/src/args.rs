@@ -1,8 +1,10 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use datacentered_agent_lib::policy::CheckOptions;
 use datacentered_agent_lib::run::{JoinOptions, StartOptions};
 use tracing_subscriber::filter::Targets;
 
@@ -25,6 +27,7 @@ Examples:
   datacentered-agent join hub.example:7272 --token @/root/token --label role=kvm
   datacentered-agent start
   datacentered-agent start --data-dir /srv/agent -o json
+  datacentered-agent policy check --user root -- rm -rf /srv/old
 
 Exit codes: 0 stopped in good order, 1 failed, 2 wrong usage, configuration or data directory,
 3 hub not reachable at enrolment, 4 hub refused the enrolment.";
@@ -65,6 +68,60 @@ pub(crate) enum Command {
     Join(Join),
     /// Runs on a host that is enrolled.
     Start(Start),
+    /// The host's own policy, by which it refuses jobs.
+    #[command(subcommand)]
+    Policy(Policy),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Says whether the policy allows a command, and which line decides.
+    Check(Check),
+}
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  datacentered-agent policy check -- systemctl restart app
+  datacentered-agent policy check --user root --at 'sat 03:00' -- rm -rf /srv/old
+  datacentered-agent policy check --policy new.toml --script deploy.sh --env APP_ENV
+  datacentered-agent policy check --terminal
+
+Exit codes: 0 allowed, 1 refused, 2 the policy or the command line has a mistake.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub(crate) struct Check {
+    /// The policy; by default that of the agent with this data directory.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// The agent's data directory, whose agent.toml may name the policy.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The user to run as, by name or number; yourself by default.
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Ask about a terminal.
+    #[arg(long)]
+    terminal: bool,
+    /// When, in the host's local time: 'mon 14:30', 14:30, or RFC 3339; now by default.
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    /// A script on this machine; what follows -- goes to it.
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// The name of a variable that the job sets; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    env: Vec<String>,
+    /// The program and its arguments.
+    #[arg(last = true, value_name = "ARGV", required_unless_present_any = ["script", "terminal"])]
+    argv: Vec<OsString>,
+}
+
+impl From<Check> for CheckOptions {
+    fn from(check: Check) -> Self {
+        let Check { policy, data_dir, user, terminal, at, script, env, argv } = check;
+        Self { policy, data_dir, user, terminal, at, script, env, argv }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -92,6 +149,10 @@ pub(crate) struct Start {
     /// $XDG_STATE_HOME.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// The host's own policy: /etc/datacentered/policy.toml for the system's agent, else DATA_DIR/policy.toml. Without the
+    /// file everything is allowed.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// What to write to standard output.
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
@@ -118,7 +179,7 @@ impl From<Join> for JoinOptions {
 
 impl From<Start> for StartOptions {
     fn from(start: Start) -> Self {
-        Self { data_dir: start.data_dir, json: start.output == Output::Json }
+        Self { data_dir: start.data_dir, policy: start.policy, json: start.output == Output::Json }
     }
 }
 
@@ -146,6 +207,20 @@ mod tests {
             [("a".to_owned(), "b".to_owned()), ("c".to_owned(), String::new())]
         );
         assert!(options.run.json);
+    }
+
+    #[test]
+    fn a_check_takes_a_command_a_script_or_a_terminal() {
+        let check = |rest: &str| {
+            let line = format!("datacentered-agent policy check {rest}");
+            match Args::try_parse_from(line.split_whitespace()).map(|args| args.command) {
+                Ok(Command::Policy(Policy::Check(check))) => Some(CheckOptions::from(check)),
+                _ => None,
+            }
+        };
+        let options = check("--user u --at 14:30 --env A --env B -- rm --force").expect("parses");
+        assert_eq!((options.argv.len(), options.env.len(), options.at.as_deref()), (2, 2, Some("14:30")));
+        assert!(check("--terminal").is_some() && check("--script x").is_some() && check("").is_none());
     }
 
     #[test]

@@ -3,13 +3,15 @@
 mod args;
 mod logging;
 
-use std::error::Error as _;
+use std::error::Error;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use datacentered_agent_lib::run::{self, RunError};
+use datacentered_agent_lib::policy::{self, CheckOptions};
+use datacentered_agent_lib::run;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Policy};
 
 fn main() -> ExitCode {
     // A shim holds one process for as long as it runs, and a host may have thousands of them: it must not pay for
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     logging::start(&args.log, args.log_format);
     let outcome = match args.command {
+        Command::Policy(Policy::Check(check)) => return explain(&check.into()),
         Command::Join(join) => run::block_on(run::join(join.into())),
         Command::Start(start) => run::block_on(run::start(start.into())),
     };
@@ -33,8 +36,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// `policy check`: 0 allowed, 1 refused, 2 a mistake.
+fn explain(options: &CheckOptions) -> ExitCode {
+    match policy::explain(options) {
+        Ok(explained) => {
+            if let Err(error) = writeln!(std::io::stdout().lock(), "{}", explained.text) {
+                tracing::debug!(%error, "nobody reads the answer");
+            }
+            ExitCode::from(u8::from(!explained.allowed))
+        }
+        Err(error) => {
+            tracing::error!("{}", with_sources(&error));
+            ExitCode::from(2)
+        }
+    }
+}
+
 /// An error and what caused it, on one line.
-fn with_sources(error: &RunError) -> String {
+fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs, io};
 
+use datacentered_link::ProxySetting;
 use datacentered_proto::limits::MAX_SPEC;
 use serde::Deserialize;
 
@@ -72,6 +73,12 @@ pub struct Config {
     pub name: Option<String>,
     /// Labels to ask for at enrolment; the command line's win.
     pub labels: BTreeMap<String, String>,
+    /// The host's policy; the default of [`crate::policy::default_path`] where absent. The command line's wins.
+    pub policy: Option<PathBuf>,
+    /// The HTTP proxy to the hub; "none" for none. Where absent the environment's.
+    pub proxy: Option<ProxySetting>,
+    /// Hubs that are reached without that proxy, as in `NO_PROXY`.
+    pub no_proxy: Vec<String>,
     /// The way to the hub: when to try again, what to report.
     pub hub: HubConfig,
     /// How long to wait before dialling again.
@@ -233,14 +240,18 @@ mod tests {
             .fold(String::new(), |text, line| text + line + "\n");
         let config =
             Config::parse(Path::new("agent.toml"), &uncommented).expect("every line is a valid setting");
-        assert_eq!(
-            format!("{config:?}"),
-            format!(
-                "{:?}",
-                Config { name: config.name.clone(), labels: config.labels.clone(), ..Config::default() }
-            )
-        );
+        // These have no default that could be written down.
+        let defaults = Config {
+            name: config.name.clone(),
+            labels: config.labels.clone(),
+            policy: config.policy.clone(),
+            proxy: config.proxy.clone(),
+            no_proxy: config.no_proxy.clone(),
+            ..Config::default()
+        };
+        assert_eq!(format!("{config:?}"), format!("{defaults:?}"));
         assert!(config.name.is_some() && !config.labels.is_empty());
+        assert!(config.policy.is_some() && config.proxy.is_some() && !config.no_proxy.is_empty());
     }
 
     #[test]

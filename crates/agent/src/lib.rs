@@ -7,7 +7,7 @@
 //!             │
 //!           serve                                    answers what the hub calls
 //!             │
-//!            jobs ── journal, spool                  accepted durably, started once, one outcome each
+//!            jobs ── policy, journal, spool          accepted durably, started once, one outcome each
 //!             │
 //!           shim ── process, cgroup, sys             one small process for each command, outlives the agent
 //! ```
@@ -16,6 +16,7 @@
 //!   runs an agent has to offer, before it does anything else.
 //! - [`identity`] is the host's key and what the hub said at the enrolment; [`config`] is `agent.toml`.
 //! - [`hub_link`] keeps the link up and tells the hub every change of a job until the hub has answered.
+//! - [`policy`] is the host's last word: what it refuses, whatever the hub says.
 //! - [`jobs`] knows nothing of the hub: a link that comes and goes is no concern of a command's.
 //!
 //! Architecture invariant: the agent dials out and opens no port.
@@ -36,6 +37,7 @@ pub mod hub_link;
 pub mod identity;
 pub mod jobs;
 pub mod journal;
+pub mod policy;
 pub mod process;
 mod range;
 pub mod run;

@@ -73,13 +73,16 @@ pub enum DialError {
     },
     /// Somebody is there and does not get on.
     #[error(
-        "{url} did not complete the handshake within {ms} ms; is it overloaded, or something else than a hub?"
+        "{url} did not complete the handshake within {ms} ms{}; is it overloaded, or something else than a hub?",
+        .proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default()
     )]
     Timeout {
         /// Where.
         url: HubUrl,
         /// The limit.
         ms: u64,
+        /// Through what, which may be what does not answer.
+        proxy: Option<Proxy>,
     },
     /// The server has another key than expected.
     #[error(
@@ -192,7 +195,7 @@ async fn within<T>(
     let ms = options.limits.handshake_timeout_ms;
     timeout(options.limits.handshake_timeout(), work)
         .await
-        .unwrap_or_else(|_| Err(DialError::Timeout { url: url.clone(), ms }))
+        .unwrap_or_else(|_| Err(DialError::Timeout { url: url.clone(), ms, proxy: options.proxy.clone() }))
 }
 
 fn set_up(url: &HubUrl, error: &TlsError) -> DialError {

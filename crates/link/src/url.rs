@@ -186,7 +186,7 @@ fn is_host_name(host: &str) -> bool {
     labels.len() <= 253 && labels.split('.').all(label)
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 

@@ -2,6 +2,7 @@
 
 #[path = "../../../crates/agent/tests/hub_link/fake_hub.rs"]
 mod fake_hub;
+mod policy;
 mod program;
 mod terminal;
 

@@ -1,5 +1,6 @@
 //! `hub`, `agent` and `demo`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -118,7 +119,62 @@ pub(crate) enum Agent {
     Start {
         #[command(flatten)]
         data_dir: AgentDataDir,
+        #[command(flatten)]
+        policy: AgentPolicyFile,
     },
+    /// This machine's own policy, by which it refuses jobs
+    #[command(subcommand)]
+    Policy(AgentPolicy),
+}
+
+/// Where the host's policy is.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AgentPolicyFile {
+    /// The host's own policy [default: /etc/datacentered/policy.toml for the system's agent, else DATA_DIR/policy.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+}
+
+/// `agent policy ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentPolicy {
+    /// Says whether the policy allows a command, and which line decides
+    Check(Box<AgentPolicyCheck>),
+}
+
+/// `agent policy check`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  datacentered agent policy check -- systemctl restart app
+  datacentered agent policy check --user root --at 'sat 03:00' -- rm -rf /srv/old
+  datacentered agent policy check --policy new.toml --script deploy.sh --env APP_ENV
+  datacentered agent policy check --terminal
+
+Exit codes: 0 allowed, 1 refused, 2 the policy or the command line has a mistake.")]
+pub(crate) struct AgentPolicyCheck {
+    #[command(flatten)]
+    pub(crate) policy: AgentPolicyFile,
+    #[command(flatten)]
+    pub(crate) data_dir: AgentDataDir,
+    /// The user to run as, by name or number [default: yourself]
+    #[arg(long, value_name = "U")]
+    pub(crate) user: Option<String>,
+    /// Ask about a terminal
+    #[arg(long)]
+    pub(crate) terminal: bool,
+    /// When, in local time: 'mon 14:30', 14:30, or RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// A script on this machine; what follows -- goes to it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) script: Option<PathBuf>,
+    /// The name of a variable that the job sets; repeat it for several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) env: Vec<String>,
+    /// The program and its arguments
+    #[arg(last = true, value_name = "ARGV", required_unless_present_any = ["script", "terminal"])]
+    pub(crate) argv: Vec<OsString>,
 }
 
 /// `agent join`.
@@ -134,6 +190,8 @@ pub(crate) struct AgentJoin {
     pub(crate) url: String,
     #[command(flatten)]
     pub(crate) data_dir: AgentDataDir,
+    #[command(flatten)]
+    pub(crate) policy: AgentPolicyFile,
     /// The name it would like [default: the machine's own]
     #[arg(long, value_name = "N")]
     pub(crate) name: Option<String>,

@@ -180,9 +180,19 @@ fn details(host: &wire::Host, now: Timestamp) -> String {
         ("addresses", joined(addresses.collect())),
         ("booted", when(facts.booted)),
         ("agent", clean(&facts.agent_version)),
+        ("policy", policy(&facts.policy)),
+        ("policy error", clean(&facts.policy.error)),
         ("link", host.link.as_ref().map(link).unwrap_or_default()),
         ("key", clean(&host.key_fingerprint)),
     ])
+}
+
+fn policy(policy: &wire::PolicyFacts) -> String {
+    if policy.is_none() {
+        return String::new();
+    }
+    let rules = if policy.rules == 1 { "rule" } else { "rules" };
+    clean(&format!("{} ({} {rules}, default {})", policy.file, policy.rules, policy.default))
 }
 
 fn link(link: &wire::LinkQuality) -> String {

@@ -204,6 +204,15 @@ impl World {
         self.url = own;
     }
 
+    /// Joins a host with variables in its agent's environment and more of its configuration.
+    pub(crate) fn add_host_in_environment(&mut self, name: &str, environment: &[(&str, &str)], config: &str) {
+        fs::create_dir_all(self.host_dir(name)).expect("a directory");
+        fs::write(self.host_dir(name).join("agent.toml"), config).expect("a configuration");
+        let mut command = self.program();
+        command.envs(environment.iter().copied());
+        self.add_host_with(command, name, &[]);
+    }
+
     fn add_host_with(&mut self, mut command: Command, name: &str, labels: &[&str]) {
         let token = self.run(["token", "create", "--join"]).ok().stdout;
         let file = self.path().join(format!("{name}.token"));
@@ -287,6 +296,9 @@ impl World {
             }
         }
         command.env("DATACENTERED_CONFIG", self.path().join("config.toml"));
+        for variable in ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"] {
+            command.env_remove(variable);
+        }
         command
     }
 }

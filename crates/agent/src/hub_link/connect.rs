@@ -7,7 +7,7 @@ use datacentered_link::clock::Clock;
 use datacentered_link::dial::{self, DialError, DialOptions};
 use datacentered_link::tls::{self, Fingerprint, Identity, Pin, TlsError};
 use datacentered_link::url::HubUrl;
-use datacentered_link::{CloseReason, Handler, Link, Side};
+use datacentered_link::{CloseReason, Handler, Link, Proxies, Side};
 use datacentered_proto::operations::SessionHello;
 use datacentered_proto::ops::session::{AgentHello, HelloParams, HelloReply};
 use datacentered_proto::{ALPN_AGENT, CAPABILITIES, Code, Error, PROTOCOL, PROTOCOL_OLDEST};
@@ -170,6 +170,7 @@ impl Connected {
 #[derive(Clone, Debug)]
 pub(super) struct Dialler {
     options: DialOptions,
+    proxies: Proxies,
     hello_timeout: Duration,
     jobs: Arc<Jobs>,
     clock: Clock,
@@ -179,7 +180,8 @@ impl Dialler {
     pub(super) fn new(settings: &Settings, credentials: &Credentials, jobs: Arc<Jobs>, clock: Clock) -> Self {
         let tls = Some(credentials.tls.clone());
         let options = DialOptions { tls, limits: settings.link.clone(), ..DialOptions::default() };
-        Self { options, hello_timeout: settings.hub.hello_timeout(), jobs, clock }
+        let proxies = settings.proxies.clone();
+        Self { options, proxies, hello_timeout: settings.hub.hello_timeout(), jobs, clock }
     }
 
     /// Dials one address and greets; `handler` answers what the hub calls from the first moment on.
@@ -188,7 +190,14 @@ impl Dialler {
         hub: &HubUrl,
         handler: Arc<dyn Handler>,
     ) -> Result<Connected, Failure> {
-        let ws = dial::connect(hub, &self.options).await.map_err(|error| Failure::dial(&error))?;
+        let proxy = self.proxies.for_hub(hub);
+        let proxy = proxy.map_err(|error| Failure::new(FailureKind::Unreachable, error.to_string()))?;
+        if let Some(proxy) = proxy {
+            tracing::debug!(%hub, %proxy, "dialling through a proxy");
+        }
+        let options = DialOptions { proxy: proxy.cloned(), ..self.options.clone() };
+        // Large, and over once the link is up: the agent does not keep the room for it.
+        let ws = Box::pin(dial::connect(hub, &options)).await.map_err(|error| Failure::dial(&error))?;
         let (link, driver) = Link::start(ws, Side::Dialled, handler, self.options.limits.clone());
         let driver = AbortOnDropHandle::new(tokio::spawn(driver));
         match self.hello(&link).await {

@@ -109,7 +109,7 @@ pub async fn enrol(
     clock: &Clock,
 ) -> Result<Enrolled, EnrolError> {
     let dialler = Dialler::new(settings, credentials, jobs.clone(), clock.clone());
-    let facts = FactsReport::new(settings.facts.clone(), jobs.boot_id()).now().await;
+    let facts = FactsReport::new(settings.facts.clone(), settings.policy.clone(), jobs.boot_id()).now().await;
     let params = EnrolParams {
         token: token.to_owned(),
         name: wanted.name.clone(),

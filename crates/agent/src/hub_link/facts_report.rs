@@ -1,6 +1,8 @@
 //! Tells the hub what the host says about itself: at connect and from time to time, where it changed.
 
 use std::convert::Infallible;
+use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use datacentered_link::Link;
@@ -10,11 +12,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::facts::{self, FactsConfig};
+use crate::policy::PolicyFile;
 
 /// What the hub has been told, and the look that may be under way.
 #[derive(Debug)]
 pub(super) struct FactsReport {
     config: FactsConfig,
+    policy: Arc<PolicyFile>,
     boot_id: String,
     /// The facts that the hub answered, with the epoch of the hub that did: a restored hub may have forgotten them.
     told: Option<(String, Facts)>,
@@ -24,8 +28,8 @@ pub(super) struct FactsReport {
 
 impl FactsReport {
     /// Nothing told yet. `boot_id` is the one that the journal goes by.
-    pub(super) fn new(config: FactsConfig, boot_id: String) -> Self {
-        Self { config, boot_id, told: None, look: None }
+    pub(super) fn new(config: FactsConfig, policy: Arc<PolicyFile>, boot_id: String) -> Self {
+        Self { config, policy, boot_id, told: None, look: None }
     }
 
     /// The facts now, for the enrolment.
@@ -47,7 +51,18 @@ impl FactsReport {
                     }
                 }
             }
-            sleep(Duration::from_secs(self.config.interval_s)).await;
+            // What is wrong with the policy is told at once; all else is in no hurry.
+            let told = self.told.as_ref().map(|(_, told)| &told.policy);
+            let policy_changed = async {
+                match told {
+                    Some(told) => self.policy.differs_from(told).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep(Duration::from_secs(self.config.interval_s)) => {}
+                () = policy_changed => {}
+            }
         }
     }
 
@@ -75,6 +90,7 @@ impl FactsReport {
         self.look = None;
         let mut facts = seen.ok()?;
         facts.boot_id.clone_from(&self.boot_id);
+        facts.policy = self.policy.facts();
         Some(facts)
     }
 }
@@ -85,7 +101,8 @@ mod tests {
 
     #[tokio::test]
     async fn facts_are_news_once_for_each_epoch_of_the_hub() {
-        let mut report = FactsReport::new(FactsConfig::default(), "boot".into());
+        let policy = Arc::new(PolicyFile::open("/no/such/policy.toml"));
+        let mut report = FactsReport::new(FactsConfig::default(), policy, "boot".into());
         let facts = report.now().await;
         assert_eq!(facts.boot_id, "boot");
         assert!(report.is_news("a", &facts));

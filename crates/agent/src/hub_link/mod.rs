@@ -18,7 +18,7 @@ use std::time::Duration;
 use datacentered_link::backoff::{Backoff, Policy};
 use datacentered_link::clock::Clock;
 use datacentered_link::url::HubUrl;
-use datacentered_link::{CloseReason, Limits, Link};
+use datacentered_link::{CloseReason, Limits, Link, Proxies};
 use datacentered_proto::HostId;
 use datacentered_proto::ops::session::{HelloReply, Subject};
 use tokio::time::{Instant, sleep};
@@ -32,6 +32,7 @@ pub use failures::FailureKind;
 use crate::announce::{Announcement, Announcer};
 use crate::facts::FactsConfig;
 use crate::jobs::Jobs;
+use crate::policy::PolicyFile;
 use crate::serve::{Drain, Serve, ServeConfig};
 use connect::{Connected, Dialler, Failure};
 use facts_report::FactsReport;
@@ -54,6 +55,10 @@ pub struct Settings {
     pub serve: ServeConfig,
     /// What the host tells about itself.
     pub facts: FactsConfig,
+    /// What it refuses.
+    pub policy: Arc<PolicyFile>,
+    /// The proxies on the way to hubs.
+    pub proxies: Proxies,
 }
 
 /// Keeps the host linked to its hub.
@@ -99,7 +104,7 @@ impl HubLink {
         Self {
             dialler,
             reports: Reports::new(jobs.clone(), &settings.hub),
-            facts: FactsReport::new(settings.facts.clone(), jobs.boot_id()),
+            facts: FactsReport::new(settings.facts.clone(), settings.policy.clone(), jobs.boot_id()),
             backoff: Backoff::new(settings.reconnect.clone()),
             failures: FailureLog::default(),
             was_connected: false,

@@ -141,11 +141,13 @@ impl Shared {
         let at = self.clock.wall();
         let (job, run) = (offer.job, offer.run);
         self.room()?;
-        if let Some(why) = self.config.refuse.why(&offer) {
+        let identity = self.resolve(&offer).await;
+        if let Some(why) = self.config.refuse.why(&offer, identity.as_ref().ok(), at) {
+            tracing::info!(%job, %run, by = offer.by, "refused a job: {why}");
             return self.decided(claim, Record::Refused { at, job, run, why }).await;
         }
         // The shim's own start overlaps with the journal's sync; it waits for the word.
-        let prepared = match self.resolve(&offer).await {
+        let prepared = match identity {
             Ok(identity) => Shim::spawn(&self, &offer, identity),
             Err(failure) => Err(failure),
         };

@@ -6,40 +6,63 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use datacentered_proto::Timestamp;
 use datacentered_proto::limits::MAX_SPEC;
 use datacentered_proto::ops::job::Offer;
 
 use crate::cgroup;
+use crate::policy::{Kind, PolicyFile};
+use crate::process::Identity;
 
 /// The subcommand under which the agent's binaries call [`crate::shim::main`].
 pub const SHIM_SUBCOMMAND: &str = "shim";
 
-/// The host's last word: why it does not take an offer, where it does not. For the programs that embed this library;
-/// the agent itself refuses nothing in this way.
+/// The host's last word: why it does not take an offer, where it does not.
 #[derive(Clone)]
-pub struct Refuse(Arc<Decide>);
+pub struct Refuse(Decider);
+
+#[derive(Clone)]
+enum Decider {
+    Nothing,
+    Policy(Arc<PolicyFile>),
+    By(Arc<Decide>),
+}
 
 type Decide = dyn Fn(&Offer) -> Option<String> + Send + Sync;
 
 impl Refuse {
-    /// Decides by a function.
+    /// Decides by a function, for programs that embed this library.
     pub fn by(decide: impl Fn(&Offer) -> Option<String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(decide))
+        Self(Decider::By(Arc::new(decide)))
+    }
+
+    /// Decides by a policy file, as the agent does.
+    pub fn policy(file: Arc<PolicyFile>) -> Self {
+        Self(Decider::Policy(file))
     }
 
     /// Refuses nothing.
     pub fn nothing() -> Self {
-        Self::by(|_| None)
+        Self(Decider::Nothing)
     }
 
-    pub(super) fn why(&self, offer: &Offer) -> Option<String> {
-        (self.0)(offer)
+    /// `found`: the user that the job is to run as, where the host has it.
+    pub(super) fn why(&self, offer: &Offer, found: Option<&Identity>, at: Timestamp) -> Option<String> {
+        match &self.0 {
+            Decider::Nothing => None,
+            Decider::Policy(file) => file.refuses(Kind::Exec, &offer.spec, found, at),
+            Decider::By(decide) => decide(offer),
+        }
     }
 }
 
 impl fmt::Debug for Refuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Refuse")
+        f.write_str(match self.0 {
+            Decider::Nothing => "Refuse(nothing)",
+            Decider::Policy(_) => "Refuse(by a policy file)",
+            Decider::By(_) => "Refuse(by a function)",
+        })
     }
 }
 

@@ -8,10 +8,11 @@ mod files;
 mod notify;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use datacentered_link::Proxies;
 use datacentered_link::clock::Clock;
 use datacentered_link::url::HubUrl;
 use tokio::runtime::Builder;
@@ -28,7 +29,8 @@ use crate::cgroup;
 use crate::config::{self, Config};
 use crate::hub_link::{self, Credentials, Enrolled, HubLink, Settings, Wanted};
 use crate::identity::{Identity, JoinToken, read_token};
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, Refuse};
+use crate::policy::{self, PolicyFile};
 
 /// Most threads for what blocks (disks, names that are looked up), so that a few which hang do not hold up the rest; each
 /// that is idle goes away again.
@@ -48,6 +50,8 @@ const BLOCKING_LEAVE: Duration = Duration::from_millis(500);
 pub struct StartOptions {
     /// Where the agent keeps its state; the default of [`config::default_data_dir`] where absent.
     pub data_dir: Option<PathBuf>,
+    /// The host's policy; the configuration's where absent.
+    pub policy: Option<PathBuf>,
     /// Print one JSON object a line on standard output for what scripts wait on.
     pub json: bool,
 }
@@ -173,7 +177,9 @@ impl Agent {
         let config = Config::load(&data_dir)?;
         let identity = Identity::open(&data_dir)?;
         let clock = Clock::system();
+        let policy = Arc::new(PolicyFile::open(policy_path(options, &config, &data_dir)?));
         let mut jobs = config.jobs.for_data_dir(&data_dir);
+        jobs.refuse = Refuse::policy(policy.clone());
         if jobs.cgroups != cgroup::Choice::Off && !delegation::is_safe() {
             tracing::warn!(
                 "jobs get no control groups: the unit has no `DelegateSubgroup=datacentered-agent`, or systemd is older \
@@ -189,6 +195,8 @@ impl Agent {
             link: config.link.clone(),
             serve: config.serve.clone(),
             facts: config.facts.clone(),
+            policy,
+            proxies: Proxies::new(config.proxy.clone(), &config.no_proxy, |name| std::env::var(name).ok()),
         };
         let announcer = Announcer::new(options.json);
         Ok(Self { config, settings, identity, jobs, clock, announcer, stop })
@@ -271,6 +279,18 @@ fn data_dir(options: &StartOptions) -> Result<PathBuf, RunError> {
     let Some(data_dir) = &options.data_dir else { return Ok(config::default_data_dir()?) };
     let what = "make the data directory's path absolute";
     std::path::absolute(data_dir).map_err(|source| RunError::System { what, source })
+}
+
+/// Absolute, as it is looked at for as long as the agent runs.
+fn policy_path(options: &StartOptions, config: &Config, data_dir: &Path) -> Result<PathBuf, RunError> {
+    let named = options.policy.as_ref().or(config.policy.as_ref());
+    let Some(named) = named else { return Ok(policy::default_path(data_dir)) };
+    let what = "make the policy's path absolute";
+    let path = std::path::absolute(named).map_err(|source| RunError::System { what, source })?;
+    if !path.exists() {
+        tracing::warn!(path = %path.display(), "there is no policy where one is named: everything is allowed");
+    }
+    Ok(path)
 }
 
 /// A token that the first SIGTERM or SIGINT cancels, and the task that listens, owned by the caller.

@@ -54,6 +54,23 @@ pub fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     }
 }
 
+unsafe extern "C" {
+    /// Reads TZ and the system's zone file again where they changed.
+    safe fn tzset();
+}
+
+/// How far the host's local time is ahead of UTC at a moment (seconds since 1970), in seconds; 0 where the C library
+/// does not know.
+pub fn utc_offset(at: i64) -> i64 {
+    // localtime_r need not look whether the host's zone has been changed.
+    tzset();
+    // SAFETY: tm is integers and a pointer, for which all-zero is valid.
+    let mut local: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live objects; the zone's name in the result is not looked at.
+    let done = unsafe { libc::localtime_r(&raw const at, &raw mut local) };
+    if done.is_null() { 0 } else { local.tm_gmtoff }
+}
+
 /// Ends this process at once, without destructors or exit handlers: for a forked child that could not exec.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.

@@ -42,7 +42,7 @@ impl Agent {
     }
 
     fn start(data_dir: &Path) -> Self {
-        let options = StartOptions { data_dir: Some(data_dir.to_owned()), json: false };
+        let options = StartOptions { data_dir: Some(data_dir.to_owned()), ..StartOptions::default() };
         let stop = CancellationToken::new();
         Self { task: tokio::spawn(start_until(options, stop.clone())), stop }
     }
@@ -59,7 +59,7 @@ fn options(hub: &FakeHub, data_dir: &Path) -> JoinOptions {
         token: Some(hub.token()),
         name: Some("web-1".into()),
         labels: [("role".to_owned(), "test".to_owned())].into(),
-        run: StartOptions { data_dir: Some(data_dir.to_owned()), json: false },
+        run: StartOptions { data_dir: Some(data_dir.to_owned()), ..StartOptions::default() },
     }
 }
 
@@ -165,7 +165,7 @@ async fn what_cannot_work_fails_at_once_and_says_what_to_do() {
     let agent = Agent::join(several);
     hub.link(1).await;
     let busy = start_until(
-        StartOptions { data_dir: Some(data.path().to_owned()), json: false },
+        StartOptions { data_dir: Some(data.path().to_owned()), ..StartOptions::default() },
         CancellationToken::new(),
     );
     let error = busy.await.expect_err("the directory is in use");

@@ -238,6 +238,8 @@ fn value_of(key: &str, host: &HostTraits<'_>) -> Option<String> {
         "memory" => Some(facts.memory_bytes.to_string()),
         "virtualisation" | "virt" => text(&facts.virtualisation),
         "agent.version" => text(&facts.agent_version),
+        "policy.default" => text(&facts.policy.default),
+        "policy.error" => text(&facts.policy.error),
         _ => None,
     }
 }

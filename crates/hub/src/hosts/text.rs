@@ -40,6 +40,9 @@ pub(super) fn clean_facts(mut facts: Facts) -> Facts {
         &mut facts.virtualisation,
         &mut facts.agent_version,
         &mut facts.boot_id,
+        &mut facts.policy.file,
+        &mut facts.policy.default,
+        &mut facts.policy.error,
     ];
     for text in texts {
         clean(text, MAX_FACT);

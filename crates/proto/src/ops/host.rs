@@ -61,6 +61,33 @@ pub struct Facts {
     /// When the host booted, by its clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub booted: Option<Timestamp>,
+    /// The host's own policy; absent where it has none.
+    #[serde(default, skip_serializing_if = "PolicyFacts::is_none")]
+    pub policy: PolicyFacts,
+}
+
+/// What a host says about its policy, by which it may refuse jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PolicyFacts {
+    /// The file on the host.
+    #[serde(default)]
+    pub file: String,
+    /// How many rules are in force.
+    #[serde(default)]
+    pub rules: u32,
+    /// What holds where no rule matches: `allow` or `refuse`.
+    #[serde(default)]
+    pub default: String,
+    /// What is wrong with the file as it stands; the last good one holds, or everything is refused.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}
+
+impl PolicyFacts {
+    /// Whether the host has no policy.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One mounted file system.
