@@ -292,7 +292,7 @@ fn compare_versions(a: &str, b: &str) -> std::cmp::Ordering {
 }
 
 /// `*` is any run of characters, `?` any one. Linear in practice: one backtrack point.
-fn glob_matches(glob: &str, name: &str) -> bool {
+pub(crate) fn glob_matches(glob: &str, name: &str) -> bool {
     let (glob, name) = (glob.as_bytes(), name.as_bytes());
     let (mut g, mut n) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

@@ -6,6 +6,7 @@ use datacentered_proto::ops::host::Host;
 use datacentered_proto::{Error, HostId};
 
 use super::selector::{HostTraits, MAX_SELECTORS, Selector};
+use crate::access::Scope;
 use crate::hub::Hub;
 use crate::store::View;
 use crate::store::records::HostRecord;
@@ -52,14 +53,18 @@ pub(super) fn parse_selectors(texts: &[String]) -> Result<Vec<Selector>, Error> 
         .collect()
 }
 
-/// The hosts that any of the selectors matches, by name. Revoked hosts are never meant.
+/// The hosts in `scope` that any of the selectors matches, by name. Revoked hosts are never meant.
 ///
-/// Errors: `invalid` for a malformed selector, `not_found` for a literal name that does not exist.
-pub fn resolve(hub: &Hub, texts: &[String]) -> Result<BTreeMap<String, HostId>, Error> {
+/// Errors: `invalid` for a malformed selector, `not_found` for a literal name that does not exist, `forbidden` for one
+/// outside the scope; patterns choose among what is inside.
+pub fn resolve(hub: &Hub, scope: &Scope, texts: &[String]) -> Result<BTreeMap<String, HostId>, Error> {
     let selectors = parse_selectors(texts)?;
     hub.store.view(|view| {
         for name in selectors.iter().flat_map(Selector::literals) {
             let host = view.host_names.get(name).and_then(|id| view.hosts.get(id));
+            if let Some(host) = host {
+                scope.require(hub, host)?;
+            }
             if host.is_some_and(|host| host.revoked.is_some()) {
                 return Err(Error::conflict(format!(
                     "the key of host '{name}' is revoked: nothing runs there any more until it is enrolled anew"
@@ -80,6 +85,7 @@ pub fn resolve(hub: &Hub, texts: &[String]) -> Result<BTreeMap<String, HostId>, 
         let chosen = view.host_names.iter().filter(|(_, id)| {
             view.hosts.get(id).is_some_and(|host| {
                 host.revoked.is_none()
+                    && scope.allows(hub, host)
                     && with_traits(hub, host, |traits| {
                         selectors.iter().any(|selector| selector.matches(traits))
                     })

@@ -40,14 +40,14 @@ pub(super) async fn create(ctx: Ctx, params: CreateParams) -> Result<RunReply, E
         return Ok(reply);
     }
     validate::check(&params)?;
-    let chosen = hosts::resolve(&ctx.hub, &params.on)?;
+    let chosen = hosts::resolve(&ctx.hub, &ctx.scope, &params.on)?;
     if chosen.is_empty() {
         return Err(Error::not_found("no host matches; 'datacentered host list' shows what there is")
             .with_details(json!({"reason": "nothing_matched"})));
     }
     check_room(&ctx.hub, chosen.len())?;
     match commit(&ctx, &params, &hash, chosen).await {
-        Ok(run) => views::page(&ctx.hub, &run, None, None),
+        Ok(run) => views::page(&ctx.hub, &ctx.scope, &run, None, None),
         // The same call was under way twice; the other one has made the run.
         Err(error) if error.code == Code::Conflict => repeated(&ctx, params.key, &hash)?.ok_or(error),
         Err(error) => Err(error),
@@ -68,7 +68,7 @@ fn repeated(ctx: &Ctx, run: RunId, hash: &str) -> Result<Option<RunReply>, Error
             "this run id was already used for another run; make a new UUIDv7 for each",
         ));
     }
-    views::page(&ctx.hub, &found, None, None).map(Some)
+    views::page(&ctx.hub, &ctx.scope, &found, None, None).map(Some)
 }
 
 fn check_room(hub: &Hub, more: usize) -> Result<(), Error> {

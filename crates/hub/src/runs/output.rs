@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use datacentered_proto::ops::run::OutputParams;
 use datacentered_proto::ops::{EndReason, GapReason, StreamOpened};
-use datacentered_proto::{Cursor, Error, JobId, RunId};
+use datacentered_proto::{Cursor, Error, HostId, JobId, RunId};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::views;
+use crate::access::{Scope, outside};
 use crate::dispatch::Ctx;
 use crate::hub::Hub;
 use crate::jobs::{self, Chunk};
@@ -19,8 +20,8 @@ const PAGE_BYTES: usize = 128 * 1024;
 
 pub(super) async fn output(ctx: Ctx, params: OutputParams) -> Result<(StreamOpened, Body), Error> {
     let hub = ctx.hub.clone();
-    let run = views::find(&hub, params.run)?;
-    let target = views::one_target(&hub, &run, params.host.as_deref())?;
+    let run = views::find(&hub, &ctx.scope, params.run)?;
+    let target = views::one_target(&hub, &ctx.scope, &run, params.host.as_deref())?;
     let epoch = hub.engine.epoch().to_owned();
     let from = match &params.cursor {
         Some(cursor) if cursor.epoch == epoch => cursor.offset,
@@ -29,10 +30,15 @@ pub(super) async fn output(ctx: Ctx, params: OutputParams) -> Result<(StreamOpen
     };
     let opened = StreamOpened { cursor: Some(Cursor::new(epoch, from)), credit: None };
     let run = params.run;
+    let scope = ctx.scope.clone();
     let body: Body = Box::new(move |mut outlet| {
         Box::pin(async move {
             let mut at = from;
-            match follow(&hub, run, target.job, &mut at, &mut outlet).await {
+            let followed = tokio::select! {
+                followed = follow(&hub, run, target.job, &mut at, &mut outlet) => followed,
+                () = left_scope(&hub, &scope, target.host) => Ok(Some(outside(&target.name))),
+            };
+            match followed {
                 Ok(None) => outlet.end(EndReason::Done, at, None).await,
                 Ok(Some(error)) => outlet.end(EndReason::Failed, at, Some(error)).await,
                 Err(ReaderGone) => {}
@@ -40,6 +46,27 @@ pub(super) async fn output(ctx: Ctx, params: OutputParams) -> Result<(StreamOpen
         })
     });
     Ok((opened, body))
+}
+
+/// Returns once the host is outside the reader's scope: what it writes from then on is not the reader's to see.
+async fn left_scope(hub: &Hub, scope: &Scope, host: HostId) {
+    if !scope.is_limited() {
+        return std::future::pending().await;
+    }
+    let mut changes = hub.store.changes();
+    while hub.store.view(|view| scope.allows_id(hub, view, host)) {
+        loop {
+            match changes.recv().await {
+                Ok(change) => match change.what {
+                    Changed::Host(id) | Changed::HostRemoved(id, _) if id == host => break,
+                    _ => {}
+                },
+                Err(RecvError::Lagged(_)) => break,
+                // The hub is going down, which the reader is told elsewhere.
+                Err(RecvError::Closed) => return std::future::pending().await,
+            }
+        }
+    }
 }
 
 /// Where the output ends, once that is certain, and whether the hub holds all that will ever come of it.
