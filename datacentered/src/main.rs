@@ -67,7 +67,7 @@ fn dispatch(ui: Ui, global: &Global, command: Command) -> Result<()> {
         Command::Whoami => client(commands::login::whoami(ui, global)),
         Command::Logout => client(commands::login::logout(ui, global)),
         Command::User(command) => client(commands::access::user(ui, global, command)),
-        Command::Role(command) => client(commands::access::role(ui, global, command)),
+        Command::Role(command) => client(commands::role::role(ui, global, command)),
         Command::Token(command) => client(commands::access::token(ui, global, command)),
         Command::Audit(command) => client(commands::audit::run(ui, global, command)),
         Command::Host(command) => client(commands::host::run(ui, global, command)),

@@ -8,8 +8,8 @@ use datacentered_proto::ops::event::{Event, WatchParams};
 use datacentered_proto::ops::{EndReason, GapReason, StreamOpened};
 use datacentered_proto::{Cursor, Error, HostId, JobId, RunId};
 
-use crate::dispatch::{Ctx, Table};
 use crate::access::Scope;
+use crate::dispatch::{Ctx, Table};
 use crate::hub::Hub;
 use crate::outlet::{self, Body, Outlet, ReaderGone};
 use crate::runs;

@@ -9,5 +9,6 @@ pub(crate) mod event;
 pub(crate) mod host;
 pub(crate) mod hub;
 pub(crate) mod login;
+pub(crate) mod role;
 pub(crate) mod run;
 mod watch;

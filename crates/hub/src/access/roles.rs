@@ -3,16 +3,14 @@
 use datacentered_engine::kv::Expect;
 use datacentered_proto::operations::{OPERATIONS, RoleCreate, RoleList, RoleRevoke};
 use datacentered_proto::ops::access::Role;
-use datacentered_proto::ops::role::{
-    RoleCreateParams, RoleListReply, RoleName, RoleRevokeParams, RoleView,
-};
+use datacentered_proto::ops::role::{RoleCreateParams, RoleListReply, RoleName, RoleRevokeParams, RoleView};
 use datacentered_proto::ops::{Done, NoParams};
 use datacentered_proto::{Code, Error, OperationSpec, Permission, Served};
 use serde_json::json;
 
 use super::authorize::{authorize, least_role};
-use super::tokens::stands;
 use super::own_roles;
+use super::tokens::stands;
 use crate::dispatch::{ChangeCtx, Ctx, Table};
 use crate::hub::Hub;
 use crate::store::records::{Keyed as _, RoleRecord};
@@ -71,9 +69,11 @@ async fn list(ctx: Ctx, _: NoParams) -> Result<RoleListReply, Error> {
 /// it is written down, so that the role is not revoked in between.
 pub(super) fn require(hub: &Hub, role: &RoleName) -> Result<(), Error> {
     match role {
-        RoleName::Own(name) if !hub.store.view(|view| view.roles.contains_key(name)) => Err(Error::not_found(
-            format!("there is no role '{name}'; 'datacentered role list' shows all, 'role create' makes one"),
-        )),
+        RoleName::Own(name) if !hub.store.view(|view| view.roles.contains_key(name)) => {
+            Err(Error::not_found(format!(
+                "there is no role '{name}'; 'datacentered role list' shows all, 'role create' makes one"
+            )))
+        }
         _ => Ok(()),
     }
 }

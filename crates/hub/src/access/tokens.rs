@@ -67,8 +67,11 @@ fn find(hub: &Hub, secret: &str) -> Option<(Versioned<TokenRecord>, bool, Option
     let now = hub.clock.wall();
     hub.store.view(|view| {
         let token = view.tokens.get(view.token_hashes.get(&hash)?)?.clone();
-        let account_role =
-            token.user_name.as_ref().and_then(|name| view.users.get(name)).map(|account| account.role.clone());
+        let account_role = token
+            .user_name
+            .as_ref()
+            .and_then(|name| view.users.get(name))
+            .map(|account| account.role.clone());
         Some((token.clone(), stands(view, &token, now), account_role))
     })
 }

@@ -180,7 +180,12 @@ impl Watcher {
     }
 
     /// The host left the registry, the selection, or what the reader may see.
-    async fn send_removed(&mut self, id: HostId, name: String, outlet: &mut Outlet) -> Result<(), ReaderGone> {
+    async fn send_removed(
+        &mut self,
+        id: HostId,
+        name: String,
+        outlet: &mut Outlet,
+    ) -> Result<(), ReaderGone> {
         let known = self.sent.remove(&id);
         if !known && !self.resumed {
             return Ok(());

@@ -14,5 +14,5 @@ mod watch;
 pub(crate) use finish::{adopt, end_with_last_job, job_ended};
 pub(crate) use ops::register;
 pub(crate) use pump::{Pump, expire_jobs, host_connected, pump_when_fleet_is_back, resume_runs};
-pub(crate) use views::visible;
 pub(crate) use retention::keep_history_bounded;
+pub(crate) use views::visible;

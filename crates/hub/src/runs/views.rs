@@ -186,7 +186,13 @@ pub(super) fn page(
             bytes += serde_json::to_string(&target).map_or(0, |json| json.len());
             targets.push(target);
         }
-        Ok(RunReply { run: run.run, summary: summary(hub, view, scope, run), exec: run.exec.clone(), targets, next })
+        Ok(RunReply {
+            run: run.run,
+            summary: summary(hub, view, scope, run),
+            exec: run.exec.clone(),
+            targets,
+            next,
+        })
     })
 }
 

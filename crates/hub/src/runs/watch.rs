@@ -117,10 +117,8 @@ impl Watcher {
     }
 
     fn jobs_sent(&self, view: &crate::store::View) -> bool {
-        let mut seen = self
-            .targets
-            .iter()
-            .filter(|target| self.scope.allows_id(&self.hub, view, target.host));
+        let mut seen =
+            self.targets.iter().filter(|target| self.scope.allows_id(&self.hub, view, target.host));
         seen.all(|target| view.jobs.get(&target.job).is_none_or(|job| job.revision <= self.cursor))
     }
 

@@ -95,7 +95,8 @@ async fn a_run_of_others_is_seen_as_far_as_the_role_goes() {
     assert_eq!(try_show(&client, theirs.run).await.expect_err("outside").code, Code::Forbidden);
     let listed = client.call::<RunList>(&RunListParams::default()).await.expect("listed").runs;
     assert_eq!(listed.iter().map(|run| run.run).collect::<Vec<_>>(), [both.run]);
-    let open = |stream| OutputParams { run: both.run, host: Some("db1".into()), cursor: None, from: 0, stream };
+    let open =
+        |stream| OutputParams { run: both.run, host: Some("db1".into()), cursor: None, from: 0, stream };
     assert_eq!(client.open::<RunOutput>(0, open).await.expect_err("outside").code, Code::Forbidden);
 
     // A cancel of the run reaches what the caller may reach, and says so where more is asked for.
@@ -117,8 +118,10 @@ async fn a_run_of_others_is_seen_as_far_as_the_role_goes() {
     assert!(world.hub.store.view(|view| view.jobs[&job_of("db1")].cancel.is_none()));
 
     for (agent, link) in [(&web, &web_link), (&db, &db_link)] {
-        eventually("accepted", || agent.journal.lock().expect("lock").jobs.contains_key(&job_of(&agent.name)))
-            .await;
+        eventually("accepted", || {
+            agent.journal.lock().expect("lock").jobs.contains_key(&job_of(&agent.name))
+        })
+        .await;
         agent.end(link, job_of(&agent.name), Outcome::Exited { code: 0 }).await.expect("reported");
     }
     let ended = wait(&client, both.run).await;

@@ -37,10 +37,10 @@ async fn connect_and_run(ui: Ui, global: &Global, create: Create, literal: bool)
         return Err(Failure::usage("standard input cannot be both the token and the input of the run")
             .hint("give the token as --token @FILE"));
     }
-    let (detach, stdin) = (create.detach, create.stdin);
+    let (detach, stdin, group) = (create.detach, create.stdin, create.group);
     let params = params(create)?;
     let client = connect::connect(global).await?;
-    let result = create_and_follow(ui, &client, &params, literal, detach, stdin).await;
+    let result = create_and_follow(ui, &client, &params, literal, detach, stdin, group).await;
     connect::finish(client, result).await
 }
 
@@ -51,6 +51,7 @@ async fn create_and_follow(
     literal: bool,
     detach: bool,
     stdin: bool,
+    group: bool,
 ) -> Result<()> {
     let mut interrupts = Interrupts::catch()?;
     let created = tokio::select! {
@@ -81,7 +82,7 @@ async fn create_and_follow(
         single::follow(following, host, 0).await
     } else {
         let run = created.run;
-        many::follow(following, Document::load(client, run, Some(created)).await?).await
+        many::follow(following, Document::load(client, run, Some(created)).await?, group).await
     }
 }
 
