@@ -12,6 +12,7 @@ use super::authorize::{authorize, least_role};
 use super::own_roles;
 use super::tokens::stands;
 use crate::dispatch::{ChangeCtx, Ctx, Table};
+use crate::hosts;
 use crate::hub::Hub;
 use crate::store::records::{Keyed as _, RoleRecord};
 
@@ -99,6 +100,7 @@ async fn create(ctx: ChangeCtx, params: RoleCreateParams) -> Result<RoleView, Er
         created: change.at(),
     };
     own_roles::check(&record)?;
+    hosts::parse_selectors(hub, &record.on)?;
     never_more_than_its_maker(&ctx, &record)?;
     let exists = || {
         Error::conflict(format!(

@@ -57,7 +57,7 @@ fn find_allowed(ctx: &Ctx, name_or_id: &str) -> Result<Versioned<HostRecord>, Er
 }
 
 async fn list(ctx: Ctx, params: ListParams) -> Result<ListReply, Error> {
-    let selectors = parse_selectors(&params.on)?;
+    let selectors = parse_selectors(&ctx.hub, &params.on)?;
     let limit = params.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE) as usize;
     Ok(ctx.hub.store.view(|view| {
         let mut reply = ListReply::default();

@@ -22,7 +22,7 @@ use crate::store::{Changed, ChangedAt, engine_error};
 
 /// Opens the stream.
 pub(super) async fn watch(ctx: Ctx, params: WatchParams) -> Result<(StreamOpened, Body), Error> {
-    let selectors = parse_selectors(&params.on)?;
+    let selectors = parse_selectors(&ctx.hub, &params.on)?;
     let hub = ctx.hub.clone();
     // Subscribed before anything is looked at, so that nothing falls between.
     let changes = hub.store.changes();
