@@ -8,6 +8,7 @@ mod contexts;
 mod failure;
 mod hub_command;
 mod logging;
+mod man;
 mod runtime;
 mod secret;
 mod text;
@@ -22,6 +23,9 @@ use args::server::Hub;
 use args::{Cli, Command, Format, Global};
 use failure::{Exit, Result};
 use ui::Ui;
+
+/// The section of commands that everybody uses.
+const MAN_SECTION: &str = "1";
 
 fn main() -> ExitCode {
     if let Some(ended) = agent_command::as_shim() {
@@ -57,6 +61,14 @@ fn dispatch(ui: Ui, global: &Global, command: Command) -> Result<()> {
             let mut script = Vec::new();
             clap_complete::generate(completions.shell, &mut Cli::command(), "datacentered", &mut script);
             Ok(io::Write::write_all(&mut io::stdout().lock(), &script)?)
+        }
+        Command::Man(args::client::Man { dir: Some(dir) }) => {
+            Ok(man::write(Cli::command(), MAN_SECTION, &dir)?)
+        }
+        Command::Man(args::client::Man { dir: None }) => {
+            let pages = man::pages(Cli::command(), MAN_SECTION);
+            let first = pages.first().map(|page| page.text.as_bytes()).unwrap_or_default();
+            Ok(io::Write::write_all(&mut io::stdout().lock(), first)?)
         }
         Command::Context(command) => commands::context::run(ui, global, command),
         Command::Hub(Hub::Start(start)) => hub_command::start(ui, *start),

@@ -39,8 +39,12 @@ fn a_command_its_output_and_its_exit_code() {
     let world = World::with_hosts(["web1"]);
     let token = world.run(["token", "create", "--role", "operator"]).ok().stdout.trim().to_owned();
     for program in programs() {
-        let output =
-            run(&world, &token, &program, &["web1", "sh", "-c", "echo out; echo err >&2; printf '\\377'; exit 7"]);
+        let output = run(
+            &world,
+            &token,
+            &program,
+            &["web1", "sh", "-c", "echo out; echo err >&2; printf '\\377'; exit 7"],
+        );
         assert_eq!((output.code, output.stderr.as_str()), (7, "err\n"), "{output:?}");
         assert_eq!(output.stdout_bytes, b"out\n\xff");
         let output = run(&world, &token, &program, &["web1", "sh", "-c", "kill -9 $$"]);

@@ -165,9 +165,9 @@ async fn revoke(ctx: ChangeCtx, params: RoleRevokeParams) -> Result<Done, Error>
     if !holders.is_empty() {
         let shown = holders.iter().take(SHOWN_HOLDERS).cloned().collect::<Vec<_>>().join(", ");
         return Err(Error::conflict(format!(
-            "{} still have the role '{}' ({shown}{}); revoke them first",
-            holders.len(),
+            "the role '{}' is in use ({} in all: {shown}{}); revoke these first, or they would be left with nothing",
             role.name,
+            holders.len(),
             if holders.len() > SHOWN_HOLDERS { ", ..." } else { "" }
         )));
     }
