@@ -130,7 +130,7 @@ pub(crate) struct Completions {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  datacentered man | man -l -
+  datacentered man > datacentered.1
   datacentered man --dir /usr/local/share/man/man1
 
 Without --dir the program's own page goes to standard output.")]
