@@ -37,22 +37,27 @@ async fn connect_and_run(ui: Ui, global: &Global, create: Create, literal: bool)
         return Err(Failure::usage("standard input cannot be both the token and the input of the run")
             .hint("give the token as --token @FILE"));
     }
-    let (detach, stdin, group) = (create.detach, create.stdin, create.group);
+    let how = How { literal, detach: create.detach, stdin: create.stdin, group: create.group };
     let params = params(create)?;
     let client = connect::connect(global).await?;
-    let result = create_and_follow(ui, &client, &params, literal, detach, stdin, group).await;
+    let result = create_and_follow(ui, &client, &params, how).await;
     connect::finish(client, result).await
 }
 
-async fn create_and_follow(
-    ui: Ui,
-    client: &Client,
-    params: &CreateParams,
+/// How a run is followed.
+struct How {
+    /// One host was named literally.
     literal: bool,
+    /// It is not followed.
     detach: bool,
+    /// Standard input is passed on.
     stdin: bool,
+    /// Hosts that said the same are shown together.
     group: bool,
-) -> Result<()> {
+}
+
+async fn create_and_follow(ui: Ui, client: &Client, params: &CreateParams, how: How) -> Result<()> {
+    let How { literal, detach, stdin, group } = how;
     let mut interrupts = Interrupts::catch()?;
     let created = tokio::select! {
         created = client.call::<RunCreate>(params) => created?,

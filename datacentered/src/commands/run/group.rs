@@ -95,9 +95,9 @@ impl Groups {
             OutputEvent::Bytes { kind, bytes, .. } => {
                 let error = *kind == Kind::Stderr;
                 if error {
-                    host.err.push(bytes)
+                    host.err.push(bytes);
                 } else {
-                    host.out.push(bytes)
+                    host.out.push(bytes);
                 }
                 let Some(held) = &mut host.held else { return };
                 let before = held.iter().map(Vec::len).sum::<usize>();
@@ -173,12 +173,10 @@ impl Groups {
                 if stream == Stream::Err && !(ui.out_terminal && ui.err_terminal) {
                     write(writer, stream, head.clone()).await?;
                 }
-                match &host.held {
-                    Some(held) => write(writer, stream, Bytes::copy_from_slice(&held[place])).await?,
-                    None => {
-                        let Some(target) = targets.get(group.shown) else { continue };
-                        read_again(client, run, target, kind, writer, stream).await?;
-                    }
+                if let Some(held) = &host.held {
+                    write(writer, stream, Bytes::copy_from_slice(&held[place])).await?;
+                } else if let Some(target) = targets.get(group.shown) {
+                    read_again(client, run, target, kind, writer, stream).await?;
                 }
                 if said.last != Some(b'\n') {
                     write(writer, stream, Bytes::from_static(b"\n")).await?;
