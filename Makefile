@@ -4,13 +4,14 @@ SHELL := /bin/bash
 CARGO ?= cargo
 LOCKED := --locked
 
-.PHONY: help demo test setup setup-test build fmt clippy doc docs unit release chaos clean
+.PHONY: help demo test setup setup-test build fmt clippy doc docs man unit release chaos clean
 
 help:
 	@echo "make demo     install what is missing, build, and try DataCentered on this machine"
 	@echo "make test     install what is missing, then format, clippy, docs and every test"
 	@echo "make release  build the release programs into target/release"
 	@echo "make chaos    3,000 runs over 5 hosts while everything fails at random, for three seeds"
+	@echo "make man      write the man pages of both programs into target/man"
 	@echo "make docs     refresh docs/operations.json and docs/openapi.json"
 
 ## Installs what building needs (a C compiler for the cryptography library).
@@ -59,6 +60,11 @@ chaos: setup-test
 
 docs:
 	$(CARGO) run $(LOCKED) -q -p datacentered-proto --example docs -- docs
+
+## The pages of the two programs have sections of their own, so that no two have one name.
+man:
+	$(CARGO) run $(LOCKED) -q -p datacentered -- man --dir target/man/man1
+	$(CARGO) run $(LOCKED) -q -p datacentered-agent --example man -- target/man/man8
 
 clean:
 	$(CARGO) clean

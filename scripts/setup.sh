@@ -23,6 +23,10 @@ if [ "${1:-build}" = test ]; then
   need vi vim-tiny
   need top procps
   need tinyproxy tinyproxy
+  # The examples in other languages.
+  need node nodejs
+  [ -d /usr/share/nodejs/ws ] || missing+=(node-ws)
+  [ -x /usr/bin/python3 ] && /usr/bin/python3 -c 'import websocket' 2>/dev/null || missing+=(python3-websocket)
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

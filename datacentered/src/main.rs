@@ -8,6 +8,7 @@ mod contexts;
 mod failure;
 mod hub_command;
 mod logging;
+mod man;
 mod runtime;
 mod secret;
 mod text;
@@ -22,6 +23,9 @@ use args::server::Hub;
 use args::{Cli, Command, Format, Global};
 use failure::{Exit, Result};
 use ui::Ui;
+
+/// The section of commands that everybody uses.
+const MAN_SECTION: &str = "1";
 
 fn main() -> ExitCode {
     if let Some(ended) = agent_command::as_shim() {
@@ -58,6 +62,14 @@ fn dispatch(ui: Ui, global: &Global, command: Command) -> Result<()> {
             clap_complete::generate(completions.shell, &mut Cli::command(), "datacentered", &mut script);
             Ok(io::Write::write_all(&mut io::stdout().lock(), &script)?)
         }
+        Command::Man(args::client::Man { dir: Some(dir) }) => {
+            Ok(man::write(Cli::command(), MAN_SECTION, &dir)?)
+        }
+        Command::Man(args::client::Man { dir: None }) => {
+            let pages = man::pages(Cli::command(), MAN_SECTION);
+            let first = pages.first().map(|page| page.text.as_bytes()).unwrap_or_default();
+            Ok(io::Write::write_all(&mut io::stdout().lock(), first)?)
+        }
         Command::Context(command) => commands::context::run(ui, global, command),
         Command::Hub(Hub::Start(start)) => hub_command::start(ui, *start),
         Command::Hub(Hub::Restore { file, data_dir }) => hub_command::restore(ui, file, data_dir.data_dir),
@@ -67,7 +79,7 @@ fn dispatch(ui: Ui, global: &Global, command: Command) -> Result<()> {
         Command::Whoami => client(commands::login::whoami(ui, global)),
         Command::Logout => client(commands::login::logout(ui, global)),
         Command::User(command) => client(commands::access::user(ui, global, command)),
-        Command::Role(command) => client(commands::access::role(ui, global, command)),
+        Command::Role(command) => client(commands::role::role(ui, global, command)),
         Command::Token(command) => client(commands::access::token(ui, global, command)),
         Command::Audit(command) => client(commands::audit::run(ui, global, command)),
         Command::Host(command) => client(commands::host::run(ui, global, command)),

@@ -132,3 +132,37 @@ fn runs_are_cancelled_and_signalled() {
     ended(&run);
     assert_eq!(outcome(&run)["kind"], "cancelled");
 }
+
+#[test]
+fn hosts_that_said_the_same_are_shown_together() {
+    let mut world = World::with_hosts(["web1", "web2", "web3", "db1"]);
+    // The agents share one machine; a command knows its host by the files that its shim holds open.
+    let odd = world.host_dir("web3").display().to_string();
+    let ask = format!(
+        "case $(ls -l /proc/$PPID/fd) in *{odd}/*) echo odd; exit 3;; *) echo same; echo err >&2; \
+         printf 'no end';; esac"
+    );
+    let output = world.run(["run", "--on", "all", "--group", "--", "sh", "-c", &ask]);
+    assert_eq!(
+        output.stdout, "db1, web1, web2 (3 hosts):\nsame\nno end\nweb3 (1 host, exit code 3):\nodd\n",
+        "{output:?}"
+    );
+    assert!(output.stderr.starts_with("db1, web1, web2 (3 hosts):\nerr\nweb3: exited"), "{output:?}");
+    assert_eq!(output.code, 1);
+
+    // More than is held in memory is compared all the same, and read again.
+    let large = "i=0; while [ $i -lt 20000 ]; do echo line $i of many; i=$((i+1)); done; echo $0 | wc -c";
+    let output = world.run(["run", "--on", "web*", "--group", "--", "sh", "-c", large]).ok();
+    let (head, rest) = output.stdout.split_once('\n').expect("lines");
+    assert_eq!(head, "web1, web2, web3 (3 hosts):");
+    let expected: Vec<String> = (0..20_000).map(|i| format!("line {i} of many")).collect();
+    assert!(rest.lines().take(20_000).eq(expected.iter().map(String::as_str)), "all of it, in order");
+    assert_eq!(rest.lines().count(), 20_001);
+
+    // A host that was away is explained, and is in no group; a run that ended is grouped as well.
+    world.stop_agent("db1");
+    let detached = world.run(["run", "--on", "all", "--detach", "--", "echo", "hi"]).ok();
+    let output = world.run(["run", "attach", detached.stdout.trim(), "--group"]);
+    assert_eq!((output.code, output.stdout.as_str()), (1, "web1, web2, web3 (3 hosts):\nhi\n"));
+    assert!(output.stderr.starts_with("db1: offline since "), "{output:?}");
+}

@@ -16,7 +16,7 @@ use futures_util::FutureExt as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::access::authorize;
+use crate::access::{Scope, authorize};
 use crate::hub::Hub;
 use crate::outlet::Outlet;
 use crate::sessions::{Session, Who};
@@ -33,6 +33,8 @@ pub struct Ctx {
     pub session: Arc<Session>,
     /// Who called, as of the call.
     pub who: Arc<Who>,
+    /// On which hosts the caller may do this. Asked about each host, at the moment that it is touched or shown.
+    pub scope: Scope,
     /// Where the call came from.
     pub cause: Cause,
     /// The operation.
@@ -104,16 +106,21 @@ pub async fn call(
         Some(params) => params.to_owned().into(),
         None => rpc::raw(&NoParams {})?.into(),
     };
-    let ctx = Ctx { hub: hub.clone(), session: session.clone(), who, cause, spec, link, raw_params };
-    let result = match authorize(&ctx.who, spec) {
-        Ok(()) => {
+    let scope = authorize(hub, &who, spec);
+    let (scope, refused) = match scope {
+        Ok(scope) => (scope, None),
+        Err(error) => (Scope::default(), Some(error)),
+    };
+    let ctx = Ctx { hub: hub.clone(), session: session.clone(), who, scope, cause, spec, link, raw_params };
+    let result = match refused {
+        None => {
             let work = AssertUnwindSafe(hub.table.call(ctx, params)).catch_unwind();
             work.await.unwrap_or_else(|_| {
                 tracing::error!(operation = method, "an operation panicked; please report this");
                 Err(Error::internal(format!("'{method}' failed inside the hub; its log has more")))
             })
         }
-        Err(error) => {
+        Some(error) => {
             changing::audit_refusal(&ctx, &error).await;
             Err(error)
         }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ops::{Done, NoParams, StreamOpened};
-use crate::ops::{access, audit, event, host, hub, job, run, session, terminal};
+use crate::ops::{access, audit, event, host, hub, job, role, run, session, terminal};
 
 /// Who answers an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -189,7 +189,11 @@ operations! {
     /// A new password; every session of the account ends. Admins for anyone, others for themselves.
     UserPassword = "user.password", Hub, Change, Own, access::UserPasswordParams => Done;
     /// The roles and what each allows.
-    RoleList = "role.list", Hub, Read, View, NoParams => access::RoleListReply;
+    RoleList = "role.list", Hub, Read, View, NoParams => role::RoleListReply;
+    /// A role of one's own: operation patterns, and the hosts that they are for.
+    RoleCreate = "role.create", Hub, Change, Admin, role::RoleCreateParams => role::RoleView;
+    /// Removes an own role that nobody has any more.
+    RoleRevoke = "role.revoke", Hub, Change, Admin, role::RoleRevokeParams => Done;
     /// A new API or join token; its secret is shown this once.
     TokenCreate = "token.create", Hub, Change, Admin, access::TokenCreateParams => access::TokenCreateReply;
     /// Every token, without secrets.

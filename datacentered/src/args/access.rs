@@ -2,31 +2,10 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
-use datacentered_proto::ops::access;
+use clap::{Args, Subcommand};
+use datacentered_proto::ops::role::RoleName;
 
 use crate::text::{duration, pairs};
-
-/// What a person or program may do.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum RoleName {
-    /// Reads
-    Viewer,
-    /// Runs commands and changes hosts
-    Operator,
-    /// Everything, accounts and tokens included
-    Admin,
-}
-
-impl From<RoleName> for access::Role {
-    fn from(name: RoleName) -> Self {
-        match name {
-            RoleName::Viewer => Self::Viewer,
-            RoleName::Operator => Self::Operator,
-            RoleName::Admin => Self::Admin,
-        }
-    }
-}
 
 /// `user ...`.
 #[derive(Debug, Subcommand)]
@@ -39,8 +18,9 @@ Examples:
     Create {
         /// The name to log in with
         name: String,
-        /// What it may do
-        #[arg(long, default_value = "viewer")]
+        /// What it may do: viewer reads, operator runs commands and changes hosts, admin does everything; or an own
+        /// role
+        #[arg(long, value_name = "ROLE", default_value = "viewer")]
         role: RoleName,
         /// The password: @FILE reads it from a file, - from standard input; asked where it is left out
         #[arg(long, value_name = "@FILE|-")]
@@ -71,9 +51,45 @@ Examples:
 /// `role ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
+    /// Makes an own role: which operations, on which hosts
+    #[command(after_help = "\
+Examples:
+  datacentered role create web-team --allow 'run.*' --allow 'host.list' --on 'team=web'
+  datacentered role create runner --allow 'run.*' --deny run.abandon --on 'web-*' --on db1
+  datacentered role create auditor --allow audit.list --allow '*.list'
+
+A pattern never allows what only admins may do: such an operation has to be named in full, by an admin. With --on
+every operation is limited to the hosts that match at that moment: a host outside that is named is refused, patterns
+and 'all' choose among those inside, and runs show the targets inside only. Labels and names say what is inside best:
+facts are what a host says about itself. A role never changes; make another, or revoke it once nobody has it.")]
+    Create {
+        /// Its name: a-z 0-9 . _ - and beginning with a letter
+        name: String,
+        /// Operations that it may call: names or patterns such as 'run.*'; repeat it for several
+        #[arg(long, value_name = "PATTERN", required = true)]
+        allow: Vec<String>,
+        /// Operations that it may not call, whatever --allow says; repeat it for several
+        #[arg(long, value_name = "PATTERN")]
+        deny: Vec<String>,
+        /// The hosts that it is for; repeat it for a union [default: all hosts]
+        #[arg(long, value_name = "SELECTOR")]
+        on: Vec<String>,
+    },
     /// Lists the roles and what each allows
-    #[command(after_help = "Examples:\n  datacentered role list")]
+    #[command(after_help = "Examples:\n  datacentered role list\n  datacentered role list -o json")]
     List,
+    /// Shows one role
+    #[command(after_help = "Examples:\n  datacentered role show web-team")]
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Removes an own role that no account and no token has any more
+    #[command(after_help = "Examples:\n  datacentered role revoke web-team")]
+    Revoke {
+        /// Its name
+        name: String,
+    },
 }
 
 /// `token ...`.
@@ -100,8 +116,9 @@ Examples:
   datacentered token create --join --uses 20 --ttl 7d --label role=web
   datacentered token create --role viewer --name monitoring --ttl 90d")]
 pub(crate) struct TokenCreate {
-    /// What an API token may do; never more than you may [default: what you may]
-    #[arg(long, conflicts_with = "join")]
+    /// What an API token may do: viewer, operator, admin, or an own role; never more than you may [default: what you
+    /// may]
+    #[arg(long, value_name = "ROLE", conflicts_with = "join")]
     pub(crate) role: Option<RoleName>,
     /// A token that hosts join with, and good for nothing else
     #[arg(long)]

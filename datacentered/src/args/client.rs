@@ -1,5 +1,7 @@
 //! Commands about this client itself, events and plain calls.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
 use datacentered_proto::Cursor;
@@ -122,4 +124,18 @@ Examples:
 pub(crate) struct Completions {
     /// The shell
     pub(crate) shell: Shell,
+}
+
+/// `man`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  datacentered man > datacentered.1
+  datacentered man --dir /usr/local/share/man/man1
+
+Without --dir the program's own page goes to standard output.")]
+pub(crate) struct Man {
+    /// Write the pages of all commands into this directory
+    #[arg(long, value_name = "D")]
+    pub(crate) dir: Option<PathBuf>,
 }

@@ -154,6 +154,9 @@ pub(crate) enum Command {
     Operation(client::Operation),
     /// Prints completions for a shell
     Completions(client::Completions),
+    /// Writes the man pages
+    #[command(hide = true)]
+    Man(client::Man),
 }
 
 #[cfg(test)]
@@ -175,6 +178,26 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// What help shows is in the man pages, examples as examples.
+    #[test]
+    fn every_command_has_a_man_page() {
+        let pages = crate::man::pages(Cli::command(), "1");
+        let mut found = Vec::new();
+        leaves(&Cli::command(), "", &mut found);
+        found.retain(|(_, command)| !command.is_hide_set());
+        assert!(found.len() > 30 && pages.len() > found.len(), "{} of {}", pages.len(), found.len());
+        for (path, command) in found {
+            let file = format!("{}.1", path.replace(' ', "-"));
+            let page = pages.iter().find(|page| page.file == file).unwrap_or_else(|| panic!("no {file}"));
+            let text = &page.text;
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert_eq!(text.contains(".SH EXAMPLES\n.nf\n"), help.contains("Examples:"), "{file}");
+            for heading in [".SH NAME\n", ".SH SYNOPSIS\n"] {
+                assert!(text.contains(heading), "{file} has no {heading}");
+            }
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::text::{duration, pairs, signal, size};
 Examples:
   datacentered run --on web1 -- uptime
   datacentered run --on 'web-*,role=db' --timeout 5m -- apt-get update
+  datacentered run --on all --group -- uname -r
   datacentered run --on all --script fix.sh -- --dry-run
   tar c conf | datacentered run --on web1 -i -- tar x -C /etc
   datacentered run --on all --offline queue --expires 7d --detach -- reboot
@@ -36,6 +37,9 @@ The command is never passed through a shell of yours or the host's; for one, say
 Exit codes: on one host named literally, the command's own, 128+n for a signal, 124 when it timed
 out, 255 for everything else, as with ssh. On any other selector 0, or 1 where a target failed:
 whatever ended with anything but exit code 0. Hosts left out by --offline skip do not count.
+
+--group compares standard output, standard error and how the command ended; on one host named
+literally there is nothing to compare, and its output comes as it is.
 
 Ctrl-C cancels the run and waits for its outcome; the second one leaves at once."
 )]
@@ -94,6 +98,9 @@ pub(crate) struct Create {
     /// Most memory on each host, such as 256M
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) max_memory: Option<u64>,
+    /// Show hosts that said the same together, once all have ended: 'web1, web2 (2 hosts):' and then what they said
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) group: bool,
     /// Do not wait: print the run's id and leave
     #[arg(long, conflicts_with = "stdin")]
     pub(crate) detach: bool,
@@ -133,6 +140,7 @@ pub(crate) enum RunCommand {
 Examples:
   datacentered run attach 0192d3b0-5f7e
   datacentered run attach 0192d3b0-5f7e --host web1 --from 4096 > rest
+  datacentered run attach 0192d3b0-5f7e --group
 
 Ctrl-C leaves; the run goes on.")]
     Attach {
@@ -144,6 +152,9 @@ Ctrl-C leaves; the run goes on.")]
         /// Begin at this byte of the host's output
         #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
         from: u64,
+        /// Show hosts that said the same together, once all have ended
+        #[arg(long, conflicts_with_all = ["host", "from"])]
+        group: bool,
     },
     /// Ends a run's targets
     #[command(

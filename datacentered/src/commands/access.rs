@@ -1,15 +1,14 @@
-//! `user`, `role` and `token`.
+//! `user` and `token`.
 
 use datacentered_client::{Client, HubUrl};
 use datacentered_proto::operations::{
-    RoleList, TokenCreate as CreateToken, TokenList, TokenRevoke, UserCreate, UserList, UserPassword,
-    UserRevoke,
+    TokenCreate as CreateToken, TokenList, TokenRevoke, UserCreate, UserList, UserPassword, UserRevoke,
 };
 use datacentered_proto::ops::{NoParams, access as wire};
 use datacentered_proto::{Timestamp, TokenId};
 
 use crate::args::Global;
-use crate::args::access::{Role, Token, TokenCreate, User};
+use crate::args::access::{Token, TokenCreate, User};
 use crate::connect;
 use crate::failure::{Failure, Result};
 use crate::secret;
@@ -36,7 +35,7 @@ async fn act_on_user(ui: Ui, client: &Client, command: User, password: String) -
     let key = client.clock().key();
     match command {
         User::Create { name, role, .. } => {
-            let params = wire::UserCreateParams { key, name, password, role: role.into() };
+            let params = wire::UserCreateParams { key, name, password, role };
             let user = client.call::<UserCreate>(&params).await?;
             ui.reply(&user, || format!("{} may log in, with the role {}", clean(&user.name), user.role))
         }
@@ -66,19 +65,6 @@ async fn act_on_user(ui: Ui, client: &Client, command: User, password: String) -
             ui.reply(&done, || format!("{} has a new password; every session has ended", clean(&name)))
         }
     }
-}
-
-/// `role ...`.
-pub(crate) async fn role(ui: Ui, global: &Global, command: Role) -> Result<()> {
-    let Role::List = command;
-    let client = connect::connect(global).await?;
-    let roles = client.call::<RoleList>(&NoParams {}).await.map_err(Failure::from);
-    let roles = connect::finish(client, roles).await?.roles;
-    if ui.json() {
-        return ui.document(&roles);
-    }
-    let rows = roles.iter().map(|role| [role.name.to_string(), clean(&role.operations.join(" "))]);
-    ui.line(&table::table(["ROLE", "OPERATIONS"], rows))
 }
 
 /// `token ...`.
@@ -139,7 +125,7 @@ fn create_params(client: &Client, create: TokenCreate) -> wire::TokenCreateParam
         key: client.clock().key(),
         kind: if create.join { wire::TokenKind::Join } else { wire::TokenKind::Api },
         name: create.name,
-        role: create.role.map(Into::into),
+        role: create.role,
         ttl_ms: create.ttl.map(duration::millis),
         uses: create.uses,
         labels: create.labels.into_iter().collect(),
@@ -180,7 +166,7 @@ fn list(tokens: &[wire::Token], now: Timestamp) -> String {
             short_id::shorten(token.id),
             token.kind.as_str().to_owned(),
             clean(&token.name),
-            token.role.map(|role| role.to_string()).unwrap_or_default(),
+            token.role.as_ref().map(ToString::to_string).unwrap_or_default(),
             clean(&token.by),
             state,
             token.last_used.map(|used| ago::human(used, now)).unwrap_or_default(),

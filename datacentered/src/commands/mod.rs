@@ -9,6 +9,7 @@ pub(crate) mod event;
 pub(crate) mod host;
 pub(crate) mod hub;
 pub(crate) mod login;
+pub(crate) mod role;
 pub(crate) mod run;
 pub(crate) mod terminal;
 mod watch;

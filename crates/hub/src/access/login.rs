@@ -124,7 +124,7 @@ pub(super) fn login_record(hub: &Hub, id: TokenId, user: &UserRecord) -> TokenRe
         by: user.name.clone(),
         user: Some(user.id),
         user_name: Some(user.name.clone()),
-        role: Some(user.role),
+        role: Some(user.role.clone()),
         secret_hash: secret_hash(&hub.identity, id),
         created: now,
         expires: now.plus_millis(ttl),
@@ -141,7 +141,7 @@ pub(super) fn login_reply(hub: &Hub, record: &TokenRecord, user: &UserRecord) ->
         id: record.id,
         token: token_text(&hub.identity, TokenKind::Session, record.id),
         expires: record.expires,
-        role: user.role,
+        role: user.role.clone(),
         name: user.name.clone(),
     }
 }

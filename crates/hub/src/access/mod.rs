@@ -4,7 +4,9 @@ mod authorize;
 mod limiter;
 mod login;
 mod maintain;
+mod own_roles;
 mod passwords;
+mod rights;
 mod roles;
 mod setup;
 mod token_ops;
@@ -19,11 +21,12 @@ use datacentered_proto::{Timestamp, TokenId};
 use crate::config::Limits;
 use crate::dispatch::Table;
 
-pub use authorize::{authorize, least_role};
+pub use authorize::{Scope, authorize, least_role, outside};
 pub use limiter::Limiter;
 pub(crate) use limiter::address_key;
 pub use maintain::maintain;
 pub use passwords::Passwords;
+pub use rights::Rights;
 pub use setup::{SetupSecret, is_set_up, prepare_setup};
 pub use tokens::{authenticate, check_join_token, find_join_token};
 
@@ -36,6 +39,8 @@ pub struct Access {
     by_address: Limiter,
     /// Failed logins by account.
     by_account: Limiter,
+    /// Held while somebody gets an own role, and while one is revoked: a role that somebody has never goes.
+    role_users: tokio::sync::Mutex<()>,
     /// Uses of tokens that are not written down yet.
     used: Mutex<HashMap<TokenId, Timestamp>>,
 }
@@ -47,6 +52,7 @@ impl Access {
             passwords: Passwords::new(limits.password_workers, limits.password_queue),
             by_address: Limiter::new(limits.login_failures_per_address, limits.login_recovery_ms),
             by_account: Limiter::new(limits.login_failures_per_account, limits.login_recovery_ms),
+            role_users: tokio::sync::Mutex::new(()),
             used: Mutex::new(HashMap::new()),
         }
     }

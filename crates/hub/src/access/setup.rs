@@ -98,7 +98,7 @@ async fn setup(ctx: ChangeCtx, params: SetupParams) -> Result<LoginReply, Error>
     attempt.forgive();
     check_name(&params.name)?;
     check_strength(&params.name, &params.password)?;
-    let user = new_user(hub, params.name, params.password, Role::Admin).await?;
+    let user = new_user(hub, params.name, params.password, Role::Admin.into()).await?;
     let token = login_record(hub, TokenId::from_uuid(hub.clock.uuid()), &user);
     let mut change = Change::new(&hub.clock, user.name.clone(), ctx.cause.request.clone());
     change.put(&SetupRecord { secret_hash: None }, Expect::Revision(record.revision));

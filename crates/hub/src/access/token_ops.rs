@@ -6,13 +6,15 @@ use datacentered_engine::kv::Expect;
 use datacentered_proto::limits::{MAX_LABEL_VALUE, MAX_LABELS, MAX_NAME};
 use datacentered_proto::operations::{TokenCreate, TokenList, TokenRevoke};
 use datacentered_proto::ops::access::{
-    Role, Token, TokenCreateParams, TokenCreateReply, TokenKind, TokenListReply, TokenRevokeParams,
+    Token, TokenCreateParams, TokenCreateReply, TokenKind, TokenListReply, TokenRevokeParams,
 };
+use datacentered_proto::ops::role::RoleName;
 use datacentered_proto::ops::{Done, NoParams};
 use datacentered_proto::{Error, TokenId};
 use serde_json::{Value, json};
 
 use super::login::check_room;
+use super::roles;
 use super::tokens::{secret_hash, token_text};
 use crate::dispatch::{ChangeCtx, Ctx, Table};
 use crate::hub::Hub;
@@ -63,8 +65,9 @@ fn ttl(hub: &Hub, params: &TokenCreateParams) -> Result<i64, Error> {
 }
 
 /// A token's role: never more than its maker's, and the maker's own where none is asked for.
-fn role(ctx: &Ctx, params: &TokenCreateParams) -> Result<Option<Role>, Error> {
-    match (params.kind, params.role, ctx.who.role) {
+fn role(ctx: &Ctx, params: &TokenCreateParams) -> Result<Option<RoleName>, Error> {
+    let rights = &ctx.who.rights;
+    match (params.kind, params.role.clone(), rights.first()) {
         (TokenKind::Session, ..) => {
             Err(Error::invalid("session tokens are made by session.login; 'kind' is 'api' or 'join'"))
         }
@@ -73,10 +76,11 @@ fn role(ctx: &Ctx, params: &TokenCreateParams) -> Result<Option<Role>, Error> {
             Err(Error::invalid("a join token has no role: it enrols hosts only"))
         }
         (TokenKind::Api, _, None) => Err(Error::forbidden("who has no role cannot make a token with one")),
-        (TokenKind::Api, None, Some(own)) => Ok(Some(own)),
-        (TokenKind::Api, Some(role), Some(own)) if role <= own => Ok(Some(role)),
-        (TokenKind::Api, Some(role), Some(own)) => Err(Error::forbidden(format!(
-            "a token never has more rights than its maker: {role} was asked for, the maker has {own}"
+        (TokenKind::Api, None, Some(own)) => Ok(Some(own.clone())),
+        // The account behind the maker is behind the new token too, and limits it in the same way.
+        (TokenKind::Api, Some(role), Some(own)) if rights.cover(&role) || role == *own => Ok(Some(role)),
+        (TokenKind::Api, Some(role), Some(_)) => Err(Error::forbidden(format!(
+            "a token never has more rights than its maker: {role} was asked for, the maker has {rights}"
         ))),
     }
 }
@@ -130,6 +134,10 @@ async fn create(ctx: ChangeCtx, params: TokenCreateParams) -> Result<TokenCreate
     let ttl = ttl(hub, &params)?;
     check_texts(&params)?;
     check_room(hub)?;
+    let _role_stays = hub.access.role_users.lock().await;
+    if let Some(role) = &role {
+        roles::require(hub, role)?;
+    }
     let id = TokenId::from_uuid(hub.clock.uuid());
     let now = hub.clock.wall();
     // A token belongs to the account behind its maker and ends with it.
@@ -143,7 +151,7 @@ async fn create(ctx: ChangeCtx, params: TokenCreateParams) -> Result<TokenCreate
         by: ctx.who.name(),
         user: ctx.who.user.filter(|_| user_name.is_some()),
         user_name,
-        role,
+        role: role.clone(),
         secret_hash: secret_hash(&hub.identity, id),
         created: now,
         expires: now.plus_millis(ttl),
@@ -178,7 +186,7 @@ async fn list(ctx: Ctx, _: NoParams) -> Result<TokenListReply, Error> {
             kind: token.kind,
             name: token.name.clone(),
             by: token.by.clone(),
-            role: token.role,
+            role: token.role.clone(),
             created: token.created,
             expires: token.expires,
             last_used: token.last_used,

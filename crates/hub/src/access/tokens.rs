@@ -7,10 +7,12 @@ use std::sync::{Arc, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use datacentered_proto::ops::access::{Role, TokenKind};
+use datacentered_proto::ops::access::TokenKind;
+use datacentered_proto::ops::role::RoleName;
 use datacentered_proto::ops::session::Subject;
 use datacentered_proto::{Error, Timestamp, TokenId};
 
+use super::Rights;
 use crate::hub::Hub;
 use crate::identity::{Identity, sha256_hex};
 use crate::sessions::{Credential, Peer, Who};
@@ -60,13 +62,16 @@ pub(super) fn stands(view: &View, token: &TokenRecord, now: Timestamp) -> bool {
     !token.revoked && token.expires > now && account_stands
 }
 
-fn find(hub: &Hub, secret: &str) -> Option<(Versioned<TokenRecord>, bool, Option<Role>)> {
+fn find(hub: &Hub, secret: &str) -> Option<(Versioned<TokenRecord>, bool, Option<RoleName>)> {
     let hash = sha256_hex(secret.as_bytes());
     let now = hub.clock.wall();
     hub.store.view(|view| {
         let token = view.tokens.get(view.token_hashes.get(&hash)?)?.clone();
-        let account_role =
-            token.user_name.as_ref().and_then(|name| view.users.get(name)).map(|account| account.role);
+        let account_role = token
+            .user_name
+            .as_ref()
+            .and_then(|name| view.users.get(name))
+            .map(|account| account.role.clone());
         Some((token.clone(), stands(view, &token, now), account_role))
     })
 }
@@ -104,15 +109,18 @@ pub async fn authenticate(hub: &Arc<Hub>, token: &str, peer: &Peer) -> Result<Wh
         _ => format!("token:{}", record.name),
     };
     // Never more than the account behind it, whatever the token was made with.
-    let role = match (record.role, account_role) {
-        (Some(role), Some(account)) => role.min(account),
-        (Some(role), None) | (None, Some(role)) => role,
+    let rights = match (record.role.clone(), account_role) {
+        (Some(role), account) => Rights::of_token(role, account),
+        (None, Some(role)) => Rights::of(role),
         (None, None) => return refused("this token has no role; revoke it and make a new one"),
+    };
+    let Some(role) = rights.first().cloned() else {
+        return refused("this token has no role; revoke it and make a new one");
     };
     note_use(hub, &record);
     Ok(Who {
         subject: Subject::User { name, role },
-        role: Some(role),
+        rights,
         credential: Credential::Token(record.id),
         user: record.user,
     })

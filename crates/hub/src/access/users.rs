@@ -5,11 +5,13 @@ use datacentered_proto::operations::{UserCreate, UserList, UserPassword, UserRev
 use datacentered_proto::ops::access::{
     Role, TokenKind, User, UserCreateParams, UserListReply, UserPasswordParams, UserRevokeParams,
 };
+use datacentered_proto::ops::role::RoleName;
 use datacentered_proto::ops::{Done, NoParams};
 use datacentered_proto::{Code, Error, UserId};
 use serde_json::json;
 
 use super::passwords::check_strength;
+use super::roles;
 use super::setup::close_setup;
 use crate::dispatch::{ChangeCtx, Ctx, Table};
 use crate::hub::Hub;
@@ -32,7 +34,7 @@ pub(super) fn register(table: &mut Table) {
 }
 
 fn view_of(user: &UserRecord) -> User {
-    User { id: user.id, name: user.name.clone(), role: user.role, created: user.created }
+    User { id: user.id, name: user.name.clone(), role: user.role.clone(), created: user.created }
 }
 
 /// Refuses names that no account may have.
@@ -52,7 +54,7 @@ pub(super) async fn new_user(
     hub: &Hub,
     name: String,
     password: String,
-    role: Role,
+    role: RoleName,
 ) -> Result<UserRecord, Error> {
     let password = hub.access.passwords.hash(password).await?;
     let id = UserId::from_uuid(hub.clock.uuid());
@@ -97,7 +99,15 @@ async fn create(ctx: ChangeCtx, params: UserCreateParams) -> Result<User, Error>
     if count >= limit {
         return Err(Error::limited(format!("the hub has {limit} accounts (limits.accounts); revoke some")));
     }
+    if !ctx.who.rights.cover(&params.role) {
+        return Err(Error::forbidden(format!(
+            "an account never has more rights than its maker: {} was asked for, the maker has {}",
+            params.role, ctx.who.rights
+        )));
+    }
     let user = new_user(&ctx.hub, params.name, params.password, params.role).await?;
+    let _role_stays = ctx.hub.access.role_users.lock().await;
+    roles::require(&ctx.hub, &user.role)?;
     let mut change = ctx.change();
     change.put(&user, Expect::Absent);
     close_setup(&mut change);
@@ -112,11 +122,11 @@ async fn create(ctx: ChangeCtx, params: UserCreateParams) -> Result<User, Error>
 
 async fn revoke(ctx: ChangeCtx, params: UserRevokeParams) -> Result<Done, Error> {
     let user = find(&ctx, &params.name)?;
-    let last_admin = user.role == Role::Admin
+    let last_admin = user.role.is(Role::Admin)
         && ctx
             .hub
             .store
-            .view(|view| view.users.values().filter(|user| user.role == Role::Admin).count() == 1);
+            .view(|view| view.users.values().filter(|user| user.role.is(Role::Admin)).count() == 1);
     if last_admin && ctx.who.credential != Credential::Local {
         return Err(Error::conflict(
             "this is the last admin account; create another admin first, or revoke it over the hub's local socket",
@@ -148,7 +158,7 @@ async fn password(ctx: ChangeCtx, params: UserPasswordParams) -> Result<Done, Er
 /// Admins may change every password, others their own. An API token of lesser rights than its account may not: with the
 /// password it would have all of them.
 fn find_for_password(ctx: &Ctx, name: &str) -> Result<Versioned<UserRecord>, Error> {
-    if ctx.who.role == Some(Role::Admin) {
+    if ctx.who.rights.is_admin() {
         return find(ctx, name);
     }
     let logged_in = match &ctx.who.credential {

@@ -70,6 +70,8 @@ pub struct Limits {
     pub password_queue: usize,
     /// Most accounts.
     pub accounts: usize,
+    /// Most own roles.
+    pub roles: usize,
     /// Most tokens, those of logins included.
     pub tokens: usize,
     /// Longest life of an API token, in milliseconds.
@@ -114,6 +116,7 @@ impl Default for Limits {
             password_workers: 2,
             password_queue: 64,
             accounts: 10_000,
+            roles: 64,
             tokens: 100_000,
             token_ttl_ms: 3660 * DAY_MS,
             join_token_ttl_ms: 366 * DAY_MS,
@@ -162,6 +165,8 @@ impl Limits {
             ("limits.password_workers", self.password_workers as u64, 1, 256),
             ("limits.password_queue", self.password_queue as u64, 1, 1 << 16),
             ("limits.accounts", self.accounts as u64, 1, MANY),
+            // All of them fit into one reply.
+            ("limits.roles", self.roles as u64, 1, 64),
             ("limits.tokens", self.tokens as u64, 1, MANY),
             ("limits.token_ttl_ms", self.token_ttl_ms, MINUTE_MS, 36_600 * DAY_MS),
             ("limits.join_token_ttl_ms", self.join_token_ttl_ms, MINUTE_MS, 36_600 * DAY_MS),

@@ -49,8 +49,15 @@ fn find(hub: &Hub, name_or_id: &str) -> Result<Versioned<HostRecord>, Error> {
     })
 }
 
+/// A host that the caller may touch with this call.
+fn find_allowed(ctx: &Ctx, name_or_id: &str) -> Result<Versioned<HostRecord>, Error> {
+    let record = find(&ctx.hub, name_or_id)?;
+    ctx.scope.require(&ctx.hub, &record)?;
+    Ok(record)
+}
+
 async fn list(ctx: Ctx, params: ListParams) -> Result<ListReply, Error> {
-    let selectors = parse_selectors(&params.on)?;
+    let selectors = parse_selectors(&ctx.hub, &params.on)?;
     let limit = params.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE) as usize;
     Ok(ctx.hub.store.view(|view| {
         let mut reply = ListReply::default();
@@ -63,7 +70,7 @@ async fn list(ctx: Ctx, params: ListParams) -> Result<ListReply, Error> {
             let Some(record) = view.hosts.get(id) else { continue };
             let chosen = selectors.is_empty()
                 || with_traits(&ctx.hub, record, |traits| selectors.iter().any(|one| one.matches(traits)));
-            if !chosen {
+            if !chosen || !ctx.scope.allows(&ctx.hub, record) {
                 continue;
             }
             if reply.hosts.len() >= limit || bytes >= PAGE_BYTES {
@@ -79,7 +86,7 @@ async fn list(ctx: Ctx, params: ListParams) -> Result<ListReply, Error> {
 }
 
 async fn show(ctx: Ctx, params: HostParams) -> Result<Host, Error> {
-    let record = find(&ctx.hub, &params.host)?;
+    let record = find_allowed(&ctx, &params.host)?;
     Ok(ctx.hub.store.view(|view| host_view(&ctx.hub, view, &record)))
 }
 
@@ -118,7 +125,7 @@ async fn update(
     edit: impl Fn(&mut Change, &HostRecord) -> Result<HostRecord, Error>,
 ) -> Result<Host, Error> {
     for _ in 0..TRIES {
-        let record = find(&ctx.hub, name_or_id)?;
+        let record = find_allowed(ctx, name_or_id)?;
         let mut change = ctx.change();
         let updated = edit(&mut change, &record)?;
         change.put(&updated, Expect::Revision(record.revision));
@@ -161,7 +168,7 @@ async fn rename(ctx: ChangeCtx, params: RenameParams) -> Result<Host, Error> {
     check_name(&params.name)?;
     let taken = ctx.hub.store.view(|view| view.host_names.get(&params.name).copied());
     if let Some(owner) = taken {
-        let host = find(&ctx.hub, &params.host)?;
+        let host = find_allowed(&ctx, &params.host)?;
         if owner != host.id {
             return Err(Error::conflict(format!(
                 "another host is called '{}'; choose another name",
@@ -194,7 +201,7 @@ async fn revoke(ctx: ChangeCtx, params: ChangeParams) -> Result<Host, Error> {
 }
 
 async fn remove(ctx: ChangeCtx, params: ChangeParams) -> Result<Done, Error> {
-    let record = find(&ctx.hub, &params.host)?;
+    let record = find_allowed(&ctx, &params.host)?;
     let mut change = ctx.change();
     change.check::<HostRecord>(&[record.id.to_string()], Expect::Revision(record.revision));
     change.delete::<HostRecord>(&[record.id.to_string()]);

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use datacentered_proto::ops::host::Host;
 use datacentered_proto::{Error, HostId};
 
-use super::selector::{HostTraits, MAX_SELECTORS, Selector};
+use super::selector::{HostTraits, InvalidSelector, MAX_SELECTORS, Selector};
+use crate::access::Scope;
 use crate::hub::Hub;
 use crate::store::View;
 use crate::store::records::HostRecord;
@@ -42,24 +43,35 @@ pub fn with_traits<T>(hub: &Hub, record: &HostRecord, look: impl FnOnce(&HostTra
 }
 
 /// Reads selectors; none stands for every host.
-pub(super) fn parse_selectors(texts: &[String]) -> Result<Vec<Selector>, Error> {
+///
+/// Errors: `invalid` for one that is malformed, or that names a fact which does not exist.
+pub(crate) fn parse_selectors(hub: &Hub, texts: &[String]) -> Result<Vec<Selector>, Error> {
     if texts.len() > MAX_SELECTORS {
         return Err(Error::limited(format!("at most {MAX_SELECTORS} selectors in one request")));
     }
-    texts
-        .iter()
-        .map(|text| Selector::parse(text).map_err(|error| Error::invalid(error.to_string())))
-        .collect()
+    let is_label =
+        |key: &str| hub.store.view(|view| view.hosts.values().any(|host| host.labels.contains_key(key)));
+    let read = |text: &String| {
+        let selector = Selector::parse(text)?;
+        selector.check(is_label)?;
+        Ok(selector)
+    };
+    let invalid = |error: InvalidSelector| Error::invalid(error.to_string());
+    texts.iter().map(|text| read(text).map_err(invalid)).collect()
 }
 
-/// The hosts that any of the selectors matches, by name. Revoked hosts are never meant.
+/// The hosts in `scope` that any of the selectors matches, by name. Revoked hosts are never meant.
 ///
-/// Errors: `invalid` for a malformed selector, `not_found` for a literal name that does not exist.
-pub fn resolve(hub: &Hub, texts: &[String]) -> Result<BTreeMap<String, HostId>, Error> {
-    let selectors = parse_selectors(texts)?;
+/// Errors: `invalid` for a malformed selector, `not_found` for a literal name that does not exist, `forbidden` for one
+/// outside the scope; patterns choose among what is inside.
+pub fn resolve(hub: &Hub, scope: &Scope, texts: &[String]) -> Result<BTreeMap<String, HostId>, Error> {
+    let selectors = parse_selectors(hub, texts)?;
     hub.store.view(|view| {
         for name in selectors.iter().flat_map(Selector::literals) {
             let host = view.host_names.get(name).and_then(|id| view.hosts.get(id));
+            if let Some(host) = host {
+                scope.require(hub, host)?;
+            }
             if host.is_some_and(|host| host.revoked.is_some()) {
                 return Err(Error::conflict(format!(
                     "the key of host '{name}' is revoked: nothing runs there any more until it is enrolled anew"
@@ -80,6 +92,7 @@ pub fn resolve(hub: &Hub, texts: &[String]) -> Result<BTreeMap<String, HostId>, 
         let chosen = view.host_names.iter().filter(|(_, id)| {
             view.hosts.get(id).is_some_and(|host| {
                 host.revoked.is_none()
+                    && scope.allows(hub, host)
                     && with_traits(hub, host, |traits| {
                         selectors.iter().any(|selector| selector.matches(traits))
                     })

@@ -13,6 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::selector::Selector;
 use super::views::{host_view, parse_selectors, with_traits};
+use crate::access::Scope;
 use crate::dispatch::Ctx;
 use crate::hub::Hub;
 use crate::outlet::{self, Body, Outlet, ReaderGone};
@@ -21,7 +22,7 @@ use crate::store::{Changed, ChangedAt, engine_error};
 
 /// Opens the stream.
 pub(super) async fn watch(ctx: Ctx, params: WatchParams) -> Result<(StreamOpened, Body), Error> {
-    let selectors = parse_selectors(&params.on)?;
+    let selectors = parse_selectors(&ctx.hub, &params.on)?;
     let hub = ctx.hub.clone();
     // Subscribed before anything is looked at, so that nothing falls between.
     let changes = hub.store.changes();
@@ -46,6 +47,7 @@ pub(super) async fn watch(ctx: Ctx, params: WatchParams) -> Result<(StreamOpened
         Box::pin(async move {
             let mut watcher = Watcher {
                 hub,
+                scope: ctx.scope.clone(),
                 selectors,
                 sent: HashSet::new(),
                 resumed: since.is_some(),
@@ -86,6 +88,8 @@ async fn removed_since(hub: &Hub, since: u64) -> Result<Option<Vec<HostId>>, Err
 
 struct Watcher {
     hub: Arc<Hub>,
+    /// The hosts that the reader may see.
+    scope: Scope,
     selectors: Vec<Selector>,
     sent: HashSet<HostId>,
     /// On a resumed stream the reader may hold hosts that this watcher has not sent.
@@ -118,9 +122,7 @@ impl Watcher {
                     self.cursor = self.cursor.max(revision);
                     match what {
                         Changed::Host(id) => self.send_host(id, outlet).await?,
-                        Changed::HostRemoved(id, name) if self.sent.remove(&id) || self.resumed => {
-                            self.send(outlet, WatchItem::Removed { id, name }).await?;
-                        }
+                        Changed::HostRemoved(id, name) => self.send_removed(id, name, outlet).await?,
                         _ => {}
                     }
                 }
@@ -160,22 +162,37 @@ impl Watcher {
     async fn send_host(&mut self, id: HostId, outlet: &mut Outlet) -> Result<(), ReaderGone> {
         let found = self.hub.store.view(|view| {
             let record = view.hosts.get(&id)?;
+            let visible = self.scope.allows(&self.hub, record);
             let chosen = self.selectors.is_empty()
                 || with_traits(&self.hub, record, |traits| {
                     self.selectors.iter().any(|one| one.matches(traits))
                 });
-            Some((chosen, host_view(&self.hub, view, record)))
+            Some((visible && chosen, host_view(&self.hub, view, record)))
         });
         match found {
             Some((true, host)) => {
                 self.sent.insert(id);
                 self.send(outlet, WatchItem::Host { host: Box::new(host) }).await
             }
-            Some((false, host)) if self.sent.remove(&id) || self.resumed => {
-                self.send(outlet, WatchItem::Removed { id, name: host.name }).await
-            }
-            _ => Ok(()),
+            Some((false, host)) => self.send_removed(id, host.name, outlet).await,
+            None => Ok(()),
         }
+    }
+
+    /// The host left the registry, the selection, or what the reader may see.
+    async fn send_removed(
+        &mut self,
+        id: HostId,
+        name: String,
+        outlet: &mut Outlet,
+    ) -> Result<(), ReaderGone> {
+        let known = self.sent.remove(&id);
+        if !known && !self.resumed {
+            return Ok(());
+        }
+        // A reader that may not have seen the host learns nothing but an id that means nothing to it.
+        let name = if known || !self.scope.is_limited() { name } else { String::new() };
+        self.send(outlet, WatchItem::Removed { id, name }).await
     }
 
     async fn send(&self, outlet: &mut Outlet, item: WatchItem) -> Result<(), ReaderGone> {

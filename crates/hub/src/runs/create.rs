@@ -40,8 +40,8 @@ pub(super) async fn create(ctx: Ctx, params: CreateParams) -> Result<RunReply, E
             "a run has no terminal; open one with terminal.open (datacentered shell)",
         ));
     }
-    create_on(ctx, params, |hub, params| {
-        let chosen = hosts::resolve(hub, &params.on)?;
+    create_on(ctx, params, |ctx, params| {
+        let chosen = hosts::resolve(&ctx.hub, &ctx.scope, &params.on)?;
         if chosen.is_empty() {
             return Err(Error::not_found("no host matches; 'datacentered host list' shows what there is")
                 .with_details(json!({"reason": "nothing_matched"})));
@@ -55,17 +55,17 @@ pub(super) async fn create(ctx: Ctx, params: CreateParams) -> Result<RunReply, E
 pub(crate) async fn create_on(
     ctx: Ctx,
     params: CreateParams,
-    choose: impl FnOnce(&Hub, &CreateParams) -> Result<BTreeMap<String, HostId>, Error>,
+    choose: impl FnOnce(&Ctx, &CreateParams) -> Result<BTreeMap<String, HostId>, Error>,
 ) -> Result<RunReply, Error> {
     let hash = params_hash(&ctx, &ctx.raw_params)?;
     if let Some(reply) = repeated(&ctx, params.key, &hash).await? {
         return Ok(reply);
     }
     validate::check(&params)?;
-    let chosen = choose(&ctx.hub, &params)?;
+    let chosen = choose(&ctx, &params)?;
     check_room(&ctx.hub, chosen.len())?;
     match commit(&ctx, &params, &hash, chosen).await {
-        Ok(run) => views::page(&ctx.hub, &run, None, None),
+        Ok(run) => views::page(&ctx.hub, &ctx.scope, &run, None, None),
         // The same call was under way twice; the other one has made the run.
         Err(error) if error.code == Code::Conflict => repeated(&ctx, params.key, &hash).await?.ok_or(error),
         Err(error) => Err(error),
@@ -87,7 +87,7 @@ async fn repeated(ctx: &Ctx, run: RunId, hash: &str) -> Result<Option<RunReply>,
         ));
     }
     complete(&ctx.hub, &found).await?;
-    views::page(&ctx.hub, &found, None, None).map(Some)
+    views::page(&ctx.hub, &ctx.scope, &found, None, None).map(Some)
 }
 
 /// Makes a run whole whose creation failed half way, or is still under way: what is missing waits, and is moved along.

@@ -24,8 +24,16 @@ type Body = Box<dyn FnOnce(StreamReader) -> BoxFuture<'static, ()> + Send>;
 
 pub(super) async fn input(ctx: Ctx, params: InputParams) -> Result<(StreamOpened, u64, Body), Error> {
     let hub = ctx.hub.clone();
-    let run = views::find(&hub, params.run)?;
+    let run = views::find(&hub, &ctx.scope, params.run)?;
     views::check_no_terminal(&run, "terminal.input")?;
+    // What is sent goes to every target, so that every one must be the caller's.
+    let mine = hub.store.view(|view| views::targets(&hub, view, &ctx.scope, &run).len());
+    if mine < run.target_count as usize {
+        return Err(Error::forbidden(
+            "standard input goes to every target of a run, and this one has targets on hosts that your role does not \
+             reach",
+        ));
+    }
     if !run.exec.stdin {
         return Err(Error::conflict(
             "this run was created without standard input; its commands read /dev/null",

@@ -42,8 +42,8 @@ pub(crate) fn register(table: &mut Table) {
 }
 
 async fn show(ctx: Ctx, params: ShowParams) -> Result<RunReply, Error> {
-    let run = views::find(&ctx.hub, params.run)?;
-    views::page(&ctx.hub, &run, params.limit, params.next.as_deref())
+    let run = views::find(&ctx.hub, &ctx.scope, params.run)?;
+    views::page(&ctx.hub, &ctx.scope, &run, params.limit, params.next.as_deref())
 }
 
 async fn list(ctx: Ctx, params: ListParams) -> Result<ListReply, Error> {
@@ -56,8 +56,11 @@ async fn list(ctx: Ctx, params: ListParams) -> Result<ListReply, Error> {
             if params.active && run.ended.is_some() {
                 continue;
             }
+            if !views::visible(&ctx.hub, view, &ctx.scope, run) {
+                continue;
+            }
             if let Some(host) = &params.host {
-                let targets = view.targets(run).unwrap_or_default();
+                let targets = views::targets(&ctx.hub, view, &ctx.scope, run);
                 if !targets.iter().any(|target| target.name == *host || target.host.to_string() == *host) {
                     continue;
                 }
@@ -66,7 +69,7 @@ async fn list(ctx: Ctx, params: ListParams) -> Result<ListReply, Error> {
                 reply.next = reply.runs.last().map(|run| run.run);
                 break;
             }
-            let summary = views::summary(view, run);
+            let summary = views::summary(&ctx.hub, view, &ctx.scope, run);
             bytes += 300 + summary.on.iter().map(String::len).sum::<usize>();
             reply.runs.push(summary);
         }
@@ -75,8 +78,8 @@ async fn list(ctx: Ctx, params: ListParams) -> Result<ListReply, Error> {
 }
 
 async fn cancel(ctx: ChangeCtx, params: CancelParams) -> Result<ReachedReply, Error> {
-    let run = views::find(&ctx.hub, params.run)?;
-    let targets = views::chosen(&ctx.hub, &run, &params.hosts)?;
+    let run = views::find(&ctx.hub, &ctx.scope, params.run)?;
+    let targets = views::chosen(&ctx.hub, &ctx.scope, &run, &params.hosts)?;
     let by = ctx.who.name();
     let names = targets.iter().map(|target| target.name.clone()).collect();
     let audit = ctx.intend(format!("run {}", params.run), names).await?;
@@ -152,8 +155,8 @@ async fn signal(ctx: ChangeCtx, params: SignalParams) -> Result<ReachedReply, Er
     if !SIGNALS.contains(&params.signal) {
         return Err(Error::invalid("a signal's number is 1 to 64"));
     }
-    let run = views::find(&ctx.hub, params.run)?;
-    let targets = views::chosen(&ctx.hub, &run, &params.hosts)?;
+    let run = views::find(&ctx.hub, &ctx.scope, params.run)?;
+    let targets = views::chosen(&ctx.hub, &ctx.scope, &run, &params.hosts)?;
     let names = targets.iter().map(|target| target.name.clone()).collect();
     let audit = ctx.intend(format!("run {} signal {}", params.run, params.signal), names).await?;
     let mut calls = tokio::task::JoinSet::new();
@@ -186,8 +189,8 @@ async fn signal(ctx: ChangeCtx, params: SignalParams) -> Result<ReachedReply, Er
 }
 
 async fn abandon(ctx: ChangeCtx, params: AbandonParams) -> Result<ReachedReply, Error> {
-    let run = views::find(&ctx.hub, params.run)?;
-    let targets = views::chosen(&ctx.hub, &run, &params.hosts)?;
+    let run = views::find(&ctx.hub, &ctx.scope, params.run)?;
+    let targets = views::chosen(&ctx.hub, &ctx.scope, &run, &params.hosts)?;
     let names = targets.iter().map(|target| target.name.clone()).collect();
     let audit = ctx.intend(format!("run {}", params.run), names).await?;
     let mut reply = ReachedReply::default();

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use datacentered_proto::ops::run::OutputParams;
 use datacentered_proto::ops::{EndReason, GapReason, StreamOpened};
-use datacentered_proto::{Cursor, Error, JobId, RunId};
+use datacentered_proto::{Cursor, Error, HostId, JobId, RunId};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::views;
+use crate::access::{Scope, outside};
 use crate::dispatch::Ctx;
 use crate::hub::Hub;
 use crate::jobs::{self, Chunk};
 use crate::outlet::{self, Body, Outlet, ReaderGone};
+use crate::store::records::TargetRef;
 use crate::store::{Changed, engine_error};
 
 /// Bytes read from the log at a time.
@@ -19,9 +21,9 @@ const PAGE_BYTES: usize = 128 * 1024;
 
 pub(super) async fn output(ctx: Ctx, params: OutputParams) -> Result<(StreamOpened, Body), Error> {
     let hub = ctx.hub.clone();
-    let run = views::find(&hub, params.run)?;
+    let run = views::find(&hub, &ctx.scope, params.run)?;
     views::check_no_terminal(&run, "terminal.output")?;
-    let target = views::one_target(&hub, &run, params.host.as_deref())?;
+    let target = views::one_target(&hub, &ctx.scope, &run, params.host.as_deref())?;
     let epoch = hub.engine.epoch().to_owned();
     let from = match &params.cursor {
         Some(cursor) if cursor.epoch == epoch => cursor.offset,
@@ -30,27 +32,59 @@ pub(super) async fn output(ctx: Ctx, params: OutputParams) -> Result<(StreamOpen
     };
     let opened = StreamOpened { cursor: Some(Cursor::new(epoch, from)), credit: None };
     let run = params.run;
-    let body: Body =
-        Box::new(move |outlet| Box::pin(async move { write(&hub, run, target.job, from, outlet).await }));
+    let scope = ctx.scope.clone();
+    let body: Body = Box::new(move |outlet| {
+        Box::pin(async move { write(&hub, &scope, run, &target, from, outlet).await })
+    });
     Ok((opened, body))
 }
 
-/// Writes a job's output from an offset to its end.
-pub(crate) async fn write(hub: &Arc<Hub>, run: RunId, job: JobId, from: u64, mut outlet: Outlet) {
+/// Writes a target's output from an offset to its end, for as long as its host is in the reader's scope.
+pub(crate) async fn write(
+    hub: &Arc<Hub>,
+    scope: &Scope,
+    run: RunId,
+    target: &TargetRef,
+    from: u64,
+    mut outlet: Outlet,
+) {
     let mut at = from;
-    match follow(hub, run, job, &mut at, &mut outlet).await {
+    let followed = tokio::select! {
+        followed = follow(hub, run, target.job, &mut at, &mut outlet) => followed,
+        () = left_scope(hub, scope, target.host) => Ok(Some(outside(&target.name))),
+    };
+    match followed {
         Ok(None) => outlet.end(EndReason::Done, at, None).await,
         Ok(Some(error)) => outlet.end(EndReason::Failed, at, Some(error)).await,
         Err(ReaderGone) => {}
     }
 }
 
+/// Returns once the host is outside the reader's scope: what it writes from then on is not the reader's to see.
+pub(crate) async fn left_scope(hub: &Hub, scope: &Scope, host: HostId) {
+    if !scope.is_limited() {
+        return std::future::pending().await;
+    }
+    let mut changes = hub.store.changes();
+    while hub.store.view(|view| scope.allows_id(hub, view, host)) {
+        loop {
+            match changes.recv().await {
+                Ok(change) => match change.what {
+                    Changed::Host(id) | Changed::HostRemoved(id, _) if id == host => break,
+                    _ => {}
+                },
+                Err(RecvError::Lagged(_)) => break,
+                // The hub is going down, which the reader is told elsewhere.
+                Err(RecvError::Closed) => return std::future::pending().await,
+            }
+        }
+    }
+}
+
 /// Where the output ends, once that is certain, and whether the hub holds all that will ever come of it.
 fn final_offset(hub: &Hub, job: JobId) -> Option<(u64, bool)> {
     hub.store.view(|view| match view.jobs.get(&job) {
-        Some(job) => {
-            job.outcome.is_some().then_some((job.record_bytes(), job.output_complete))
-        }
+        Some(job) => job.outcome.is_some().then_some((job.record_bytes(), job.output_complete)),
         // No longer kept.
         None => Some((0, true)),
     })

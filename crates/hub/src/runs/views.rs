@@ -4,9 +4,10 @@ use datacentered_proto::limits::{DEFAULT_PAGE, MAX_PAGE};
 use datacentered_proto::ops::run::{Counts, RunReply, RunSummary, Target};
 use datacentered_proto::{ByteString, Error, JobId, JobState, RunId};
 
+use crate::access::{Scope, outside};
 use crate::hub::Hub;
 use crate::store::records::{JobRecord, RunRecord, TargetRef};
-use crate::store::{Versioned, View};
+use crate::store::{RunJobs, Versioned, View};
 
 /// Bytes of targets in one reply: well below the largest message, with room for the command itself.
 const PAGE_BYTES: usize = 96 * 1024;
@@ -14,11 +15,24 @@ const PAGE_BYTES: usize = 96 * 1024;
 /// Longest command shown in a summary, in characters.
 const MAX_COMMAND: usize = 120;
 
-/// A run, or why there is none.
-pub(crate) fn find(hub: &Hub, run: RunId) -> Result<Versioned<RunRecord>, Error> {
-    hub.store.view(|view| view.runs.get(&run).cloned()).ok_or_else(|| {
-        Error::not_found(format!("there is no run {run}; 'datacentered run list' shows those that are kept"))
-    })
+/// A run of which the caller may see something, or why there is none.
+///
+/// Errors: `not_found`; `forbidden` where every target is on hosts outside the scope.
+pub(crate) fn find(hub: &Hub, scope: &Scope, run: RunId) -> Result<Versioned<RunRecord>, Error> {
+    let (found, visible) = hub.store.view(|view| {
+        let found = view.runs.get(&run).cloned();
+        let visible = found.as_ref().is_some_and(|run| visible(hub, view, scope, run));
+        (found, visible)
+    });
+    match found {
+        Some(run) if visible => Ok(run),
+        Some(_) => Err(Error::forbidden(format!(
+            "your role is limited to some hosts, and run {run} has no target on them"
+        ))),
+        None => Err(Error::not_found(format!(
+            "there is no run {run}; 'datacentered run list' shows those that are kept"
+        ))),
+    }
 }
 
 /// Terminals have operations of their own, so that the right to them is one of its own.
@@ -32,8 +46,42 @@ pub(super) fn check_no_terminal(run: &RunRecord, instead: &str) -> Result<(), Er
     )))
 }
 
-/// A run in a list.
-pub(crate) fn summary(view: &View, run: &RunRecord) -> RunSummary {
+/// Whether some target of the run is on a host in the scope.
+pub(crate) fn visible(hub: &Hub, view: &View, scope: &Scope, run: &RunRecord) -> bool {
+    !scope.is_limited()
+        || view
+            .targets(run)
+            .is_some_and(|targets| targets.iter().any(|target| scope.allows_id(hub, view, target.host)))
+}
+
+/// The targets of the run that are on hosts in the scope.
+pub(super) fn targets(hub: &Hub, view: &View, scope: &Scope, run: &RunRecord) -> Vec<TargetRef> {
+    let mut targets = view.targets(run).unwrap_or_default();
+    scope.keep(hub, view, &mut targets);
+    targets
+}
+
+/// A run in a list, as far as the scope goes: others' targets are not counted, nor the selectors told that chose them.
+pub(crate) fn summary(hub: &Hub, view: &View, scope: &Scope, run: &RunRecord) -> RunSummary {
+    let whole = whole_summary(view, run);
+    if !scope.is_limited() {
+        return whole;
+    }
+    let targets = targets(hub, view, scope, run);
+    if targets.len() == run.target_count as usize {
+        return whole;
+    }
+    let mut jobs = RunJobs::default();
+    for job in targets.iter().filter_map(|target| view.jobs.get(&target.job)) {
+        jobs.add(job);
+    }
+    let mut counts = jobs.counts(run);
+    counts.queued += (targets.len() as u32).saturating_sub(counts.targets);
+    counts.targets = targets.len() as u32;
+    RunSummary { counts, on: Vec::new(), ..whole }
+}
+
+fn whole_summary(view: &View, run: &RunRecord) -> RunSummary {
     let mut counts = view.run_jobs.get(&run.run).map_or_else(Counts::default, |jobs| jobs.counts(run));
     // Targets whose job records are still to be written wait like any other.
     counts.queued += run.target_count.saturating_sub(counts.targets);
@@ -132,6 +180,7 @@ pub(super) fn target_of(hub: &Hub, view: &View, target: &TargetRef) -> Target {
 /// The run and a page of its targets.
 pub(super) fn page(
     hub: &Hub,
+    scope: &Scope,
     run: &RunRecord,
     limit: Option<u32>,
     next: Option<&str>,
@@ -144,7 +193,7 @@ pub(super) fn page(
         }
     };
     hub.store.view(|view| {
-        let all = view.targets(run).unwrap_or_default();
+        let all = targets(hub, view, scope, run);
         let mut targets = Vec::new();
         let mut bytes = 0;
         let mut next = None;
@@ -157,22 +206,36 @@ pub(super) fn page(
             bytes += serde_json::to_string(&target).map_or(0, |json| json.len());
             targets.push(target);
         }
-        Ok(RunReply { run: run.run, summary: summary(view, run), exec: run.exec.clone(), targets, next })
+        Ok(RunReply {
+            run: run.run,
+            summary: summary(hub, view, scope, run),
+            exec: run.exec.clone(),
+            targets,
+            next,
+        })
     })
 }
 
-/// The targets that `hosts` (names or ids) mean; all where it is empty.
+/// The targets that `hosts` (names or ids) mean; all in the scope where it is empty.
 ///
-/// Errors: `not_found` for a host that is not a target.
-pub(super) fn chosen(hub: &Hub, run: &RunRecord, hosts: &[String]) -> Result<Vec<TargetRef>, Error> {
-    let all = hub.store.view(|view| view.targets(run)).unwrap_or_default();
+/// Errors: `not_found` for a host that is not a target, `forbidden` for one outside the scope.
+pub(super) fn chosen(
+    hub: &Hub,
+    scope: &Scope,
+    run: &RunRecord,
+    hosts: &[String],
+) -> Result<Vec<TargetRef>, Error> {
     if hosts.is_empty() {
-        return Ok(all);
+        return Ok(hub.store.view(|view| targets(hub, view, scope, run)));
     }
+    let all = hub.store.view(|view| view.targets(run)).unwrap_or_default();
     let mut chosen = Vec::new();
     for host in hosts {
         let found = all.iter().find(|target| target.name == *host || target.host.to_string() == *host);
         if let Some(target) = found {
+            if !hub.store.view(|view| scope.allows_id(hub, view, target.host)) {
+                return Err(outside(&target.name));
+            }
             chosen.push(target.clone());
         } else {
             let shown: String = host.chars().filter(|c| !c.is_control()).take(64).collect();
@@ -183,9 +246,14 @@ pub(super) fn chosen(hub: &Hub, run: &RunRecord, hosts: &[String]) -> Result<Vec
 }
 
 /// The one target that `host` means, or the only one.
-pub(super) fn one_target(hub: &Hub, run: &RunRecord, host: Option<&str>) -> Result<TargetRef, Error> {
+pub(super) fn one_target(
+    hub: &Hub,
+    scope: &Scope,
+    run: &RunRecord,
+    host: Option<&str>,
+) -> Result<TargetRef, Error> {
     let hosts: Vec<String> = host.map(str::to_owned).into_iter().collect();
-    let mut chosen = chosen(hub, run, &hosts)?;
+    let mut chosen = chosen(hub, scope, run, &hosts)?;
     match (chosen.pop(), chosen.is_empty()) {
         (Some(target), true) => Ok(target),
         (Some(_), false) => Err(Error::invalid("this run has several targets; name the host")),

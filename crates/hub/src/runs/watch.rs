@@ -9,6 +9,7 @@ use datacentered_proto::{Cursor, Error, HostId, JobId, RunId};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::views;
+use crate::access::Scope;
 use crate::dispatch::Ctx;
 use crate::hub::Hub;
 use crate::outlet::{self, Body, Outlet, ReaderGone};
@@ -17,19 +18,22 @@ use crate::store::{Changed, ChangedAt};
 
 pub(super) async fn watch(ctx: Ctx, params: WatchParams) -> Result<(StreamOpened, Body), Error> {
     let hub = ctx.hub.clone();
-    views::find(&hub, params.run)?;
+    views::find(&hub, &ctx.scope, params.run)?;
     let since = match &params.cursor {
         Some(cursor) if cursor.epoch == hub.store.epoch() => cursor.offset,
         Some(_) => return Ok(outlet::gone(hub.store.epoch().to_owned())),
         None => 0,
     };
     let opened = StreamOpened { cursor: Some(Cursor::new(hub.store.epoch(), since)), credit: None };
-    let body: Body = Box::new(move |outlet| Box::pin(follow(hub, params.run, since, outlet)));
+    let scope = ctx.scope.clone();
+    let body: Body = Box::new(move |outlet| Box::pin(follow(hub, scope, params.run, since, outlet)));
     Ok((opened, body))
 }
 
 struct Watcher {
     hub: Arc<Hub>,
+    /// The hosts whose targets the reader may see.
+    scope: Scope,
     run: RunId,
     targets: Vec<TargetRef>,
     by_job: HashMap<JobId, usize>,
@@ -38,9 +42,10 @@ struct Watcher {
     cursor: u64,
 }
 
-async fn follow(hub: Arc<Hub>, run: RunId, since: u64, mut outlet: Outlet) {
+async fn follow(hub: Arc<Hub>, scope: Scope, run: RunId, since: u64, mut outlet: Outlet) {
     let mut watcher = Watcher {
         hub,
+        scope,
         run,
         targets: Vec::new(),
         by_job: HashMap::new(),
@@ -112,9 +117,9 @@ impl Watcher {
     }
 
     fn jobs_sent(&self, view: &crate::store::View) -> bool {
-        self.targets
-            .iter()
-            .all(|target| view.jobs.get(&target.job).is_none_or(|job| job.revision <= self.cursor))
+        let mut seen =
+            self.targets.iter().filter(|target| self.scope.allows_id(&self.hub, view, target.host));
+        seen.all(|target| view.jobs.get(&target.job).is_none_or(|job| job.revision <= self.cursor))
     }
 
     /// Targets that changed behind a revision, and all that have not ended: those may have moved without one.
@@ -156,7 +161,11 @@ impl Watcher {
 
     async fn send(&self, index: usize, outlet: &mut Outlet) -> Result<(), ReaderGone> {
         let Some(target) = self.targets.get(index) else { return Ok(()) };
-        let item = self.hub.store.view(|view| views::target_of(&self.hub, view, target));
+        let item = self.hub.store.view(|view| {
+            let visible = self.scope.allows_id(&self.hub, view, target.host);
+            visible.then(|| views::target_of(&self.hub, view, target))
+        });
+        let Some(item) = item else { return Ok(()) };
         outlet.item(&Cursor::new(self.hub.store.epoch(), self.cursor), &item).await
     }
 }

@@ -16,6 +16,7 @@ use datacentered_proto::{Error, HostId, SessionId, TokenId, UserId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Rights;
 use crate::hub::Hub;
 use crate::identity::HostKey;
 use crate::store::{Changed, View};
@@ -74,7 +75,7 @@ pub struct Who {
     /// For people and programs.
     pub subject: Subject,
     /// What it may do; hosts and strangers have none.
-    pub role: Option<Role>,
+    pub rights: Rights,
     /// What it proved itself with.
     pub credential: Credential,
     /// The account behind it.
@@ -84,14 +85,14 @@ pub struct Who {
 impl Who {
     /// Nobody.
     pub fn anonymous() -> Self {
-        Self { subject: Subject::Anonymous, role: None, credential: Credential::None, user: None }
+        Self { subject: Subject::Anonymous, rights: Rights::none(), credential: Credential::None, user: None }
     }
 
     /// A process of the hub's user on the hub's machine: admin.
     pub fn local(uid: u32, pid: u32) -> Self {
         Self {
             subject: Subject::Local { uid, pid },
-            role: Some(Role::Admin),
+            rights: Rights::of(Role::Admin),
             credential: Credential::Local,
             user: None,
         }

@@ -77,7 +77,7 @@ fn host_of(ctx: &Ctx, fingerprint: &str) -> Result<Who, Error> {
         if let Some(host) = found.filter(|host| host.revoked.is_none()) {
             return Ok(Who {
                 subject: Subject::Host { id: host.id, name: host.name.clone() },
-                role: None,
+                rights: access::Rights::none(),
                 credential: Credential::HostKey,
                 user: None,
             });
@@ -89,6 +89,11 @@ fn host_of(ctx: &Ctx, fingerprint: &str) -> Result<Who, Error> {
             )
             .with_details(serde_json::json!({"reason": "revoked"})));
         }
-        Ok(Who { subject: Subject::UnknownHost, role: None, credential: Credential::HostKey, user: None })
+        Ok(Who {
+            subject: Subject::UnknownHost,
+            rights: access::Rights::none(),
+            credential: Credential::HostKey,
+            user: None,
+        })
     })
 }

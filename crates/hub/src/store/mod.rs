@@ -17,7 +17,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use change::Change;
-pub use view::{Changed, Versioned, View};
+pub use view::{Changed, RunJobs, Versioned, View};
 
 /// The bucket that holds runs, jobs, hosts, accounts and outboxes.
 pub const CONTROL_BUCKET: &str = "control";

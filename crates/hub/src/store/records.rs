@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use datacentered_engine::Key;
 use datacentered_engine::record::Stored;
-use datacentered_proto::ops::access::{Role, TokenKind};
+use datacentered_proto::ops::access::TokenKind;
 use datacentered_proto::ops::host::Facts;
 use datacentered_proto::ops::job::{ExecSpec, Window};
+use datacentered_proto::ops::role::RoleName;
 use datacentered_proto::ops::run::OfflinePolicy;
 use datacentered_proto::{
     AuditId, Evidence, HostId, JobId, JobState, OperationKey, Outcome, RunId, Timestamp, TokenId, UserId,
@@ -59,6 +60,7 @@ keyed! {
     PresenceRecord = "presence" v 1, |r| vec![r.host.to_string()];
     UserRecord = "user" v 1, |r| vec![r.name.clone()];
     TokenRecord = "token" v 1, |r| vec![r.id.to_string()];
+    RoleRecord = "role" v 1, |r| vec![r.name.clone()];
     RunRecord = "run" v 1, |r| vec![r.run.to_string()];
     RunTargetsRecord = "runtargets" v 1, |r| vec![r.run.to_string(), r.chunk.to_string()];
     JobRecord = "job" v 1, |r| vec![r.job.to_string()];
@@ -146,9 +148,26 @@ pub struct UserRecord {
     /// The name to log in with.
     pub name: String,
     /// What it may do.
-    pub role: Role,
+    pub role: RoleName,
     /// Its password, as an argon2id PHC string.
     pub password: String,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// An own role. It never changes: what somebody was given is what was seen when it was given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoleRecord {
+    /// Its name.
+    pub name: String,
+    /// Patterns of the operations that it allows.
+    pub allow: Vec<String>,
+    /// Patterns of those that it denies all the same.
+    pub deny: Vec<String>,
+    /// Selectors of the hosts that it is for; all where empty.
+    pub on: Vec<String>,
+    /// Who made it.
+    pub by: String,
     /// When it was made.
     pub created: Timestamp,
 }
@@ -169,7 +188,7 @@ pub struct TokenRecord {
     /// That account's name.
     pub user_name: Option<String>,
     /// What it may do.
-    pub role: Option<Role>,
+    pub role: Option<RoleName>,
     /// SHA-256 of the secret, lower-case hex.
     pub secret_hash: String,
     /// When it was made.

@@ -10,7 +10,7 @@ use datacentered_proto::{HostId, JobId, JobState, OperationKey, Outcome, RunId, 
 
 use super::records::{
     BurntKeyRecord, DedupeRecord, HostNameRecord, HostRecord, HubRecord, JobRecord, JournalRecord, Keyed,
-    PresenceRecord, RunRecord, RunTargetsRecord, SetupRecord, TargetRef, TokenRecord, UserRecord,
+    PresenceRecord, RoleRecord, RunRecord, RunTargetsRecord, SetupRecord, TargetRef, TokenRecord, UserRecord,
 };
 
 /// A record and the revision of its last write.
@@ -59,6 +59,23 @@ pub struct RunJobs {
 }
 
 impl RunJobs {
+    /// Counts a job once more, where it stands.
+    pub fn add(&mut self, job: &JobRecord) {
+        *self.place(job) += 1;
+        self.counts.targets += 1;
+    }
+
+    fn place(&mut self, job: &JobRecord) -> &mut u32 {
+        let counts = &mut self.counts;
+        match (&job.outcome, job.state) {
+            (Some(outcome), _) if outcome.is_success() => &mut counts.succeeded,
+            (Some(Outcome::Offline { .. }), _) => &mut self.offline,
+            (Some(_), _) => &mut counts.failed,
+            (None, JobState::Queued) => &mut counts.queued,
+            (None, _) => &mut counts.under_way,
+        }
+    }
+
     /// How many of the run's jobs stand where.
     pub fn counts(&self, run: &RunRecord) -> Counts {
         let mut counts = self.counts;
@@ -89,6 +106,8 @@ pub struct View {
     pub presence: HashMap<HostId, Versioned<PresenceRecord>>,
     /// Accounts by name.
     pub users: BTreeMap<String, Versioned<UserRecord>>,
+    /// Own roles by name.
+    pub roles: BTreeMap<String, Versioned<RoleRecord>>,
     /// Tokens by public id (time-ordered).
     pub tokens: BTreeMap<TokenId, Versioned<TokenRecord>>,
     /// Token ids by the hash of their secret.
@@ -161,6 +180,12 @@ impl View {
                     None => self.users.remove(id.as_ref()),
                 };
                 changed.push(Changed::User);
+            }
+            RoleRecord::KIND => {
+                match decode::<RoleRecord>(change)? {
+                    Some(role) => self.roles.insert(role.name.clone(), role),
+                    None => self.roles.remove(id.as_ref()),
+                };
             }
             TokenRecord::KIND => {
                 if let Ok(token) = id.parse::<TokenId>() {
@@ -292,14 +317,6 @@ impl View {
     /// Keeps the counts of the job's run: each job is counted once, where it stands.
     fn count(&mut self, job: &JobRecord, there: bool) {
         let jobs = self.run_jobs.entry(job.run).or_default();
-        let counts = &mut jobs.counts;
-        let place = match (&job.outcome, job.state) {
-            (Some(outcome), _) if outcome.is_success() => &mut counts.succeeded,
-            (Some(Outcome::Offline { .. }), _) => &mut jobs.offline,
-            (Some(_), _) => &mut counts.failed,
-            (None, JobState::Queued) => &mut counts.queued,
-            (None, _) => &mut counts.under_way,
-        };
         let waits = job.outcome.is_none() && job.state == JobState::Queued;
         let bytes = held_bytes(&self.runs, job);
         self.output_bytes = if there {
@@ -308,22 +325,22 @@ impl View {
             self.output_bytes.saturating_sub(bytes)
         };
         if there {
-            *place += 1;
-            counts.targets += 1;
+            jobs.add(job);
             if waits {
                 jobs.queued.insert(job.job);
                 self.expiries.extend(job.expires.map(|at| (at, job.job)));
             }
         } else {
+            let place = jobs.place(job);
             *place = place.saturating_sub(1);
-            counts.targets = counts.targets.saturating_sub(1);
+            jobs.counts.targets = jobs.counts.targets.saturating_sub(1);
             if waits {
                 jobs.queued.remove(&job.job);
                 if let Some(at) = job.expires {
                     self.expiries.remove(&(at, job.job));
                 }
             }
-            if counts.targets == 0 {
+            if jobs.counts.targets == 0 {
                 self.run_jobs.remove(&job.run);
             }
         }

@@ -19,10 +19,11 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::Terminal;
 use super::attached::{Attached, Role};
-use super::ops::find;
+use super::ops::{find, target_of};
 use crate::dispatch::Ctx;
 use crate::hub::Hub;
 use crate::jobs::{Typed, input_log};
+use crate::runs::left_scope;
 use crate::store::{Changed, engine_error};
 
 /// Bytes that a writer may send ahead.
@@ -42,7 +43,9 @@ type Body = Box<dyn FnOnce(StreamReader) -> BoxFuture<'static, ()> + Send>;
 
 pub(super) async fn input(ctx: Ctx, params: InputParams) -> Result<(StreamOpened, u64, Body), Error> {
     let hub = ctx.hub.clone();
-    let run = find(&hub, params.run)?;
+    let run = find(&hub, &ctx.scope, params.run)?;
+    let host = target_of(&run)?.host;
+    let scope = ctx.scope.clone();
     if run.ended.is_some() {
         return Err(Error::conflict("this terminal has ended; nobody reads what is typed into it any more"));
     }
@@ -56,6 +59,7 @@ pub(super) async fn input(ctx: Ctx, params: InputParams) -> Result<(StreamOpened
             let taken = tokio::select! {
                 taken = take_in(&hub, &attached.terminal, id, writer, reader) => taken,
                 () = ended(&hub, id) => Ok(()),
+                () = left_scope(&hub, &scope, host) => Ok(()),
             };
             if let Err(error) = taken {
                 tracing::info!(run = %id, %error, "what was typed was not taken to its end");

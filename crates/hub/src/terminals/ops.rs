@@ -6,16 +6,17 @@ use datacentered_proto::operations::{
 };
 use datacentered_proto::ops::run::{CreateParams, OfflinePolicy, RunReply, default_expires_ms};
 use datacentered_proto::ops::terminal::{ListParams, ListReply, OpenParams, Terminal};
-use datacentered_proto::{Error, JobId, RunId};
+use datacentered_proto::{Error, RunId};
 
 use super::{input, output, resize};
+use crate::access::Scope;
 use crate::dispatch::{Ctx, Table};
 use crate::hub::Hub;
 use crate::jobs::output_log;
 use crate::runs;
 use crate::store::Versioned;
 use crate::store::engine_error;
-use crate::store::records::RunRecord;
+use crate::store::records::{RunRecord, TargetRef};
 
 /// Registers this noun's operations.
 pub(crate) fn register(table: &mut Table) {
@@ -27,8 +28,8 @@ pub(crate) fn register(table: &mut Table) {
 }
 
 /// A terminal, or why there is none.
-pub(super) fn find(hub: &Hub, run: RunId) -> Result<Versioned<RunRecord>, Error> {
-    let found = runs::find(hub, run)?;
+pub(super) fn find(hub: &Hub, scope: &Scope, run: RunId) -> Result<Versioned<RunRecord>, Error> {
+    let found = runs::find(hub, scope, run)?;
     if found.exec.terminal.is_none() {
         return Err(Error::invalid(format!(
             "run {run} has no terminal: use run.output and run.input (datacentered run attach {run})"
@@ -37,10 +38,9 @@ pub(super) fn find(hub: &Hub, run: RunId) -> Result<Versioned<RunRecord>, Error>
     Ok(found)
 }
 
-/// The one job of a terminal.
-pub(super) fn job_of(hub: &Hub, run: &RunRecord) -> Result<JobId, Error> {
-    let targets = hub.store.view(|view| view.targets(run)).unwrap_or_default();
-    targets.first().map(|target| target.job).ok_or_else(|| Error::not_found("this terminal has no target"))
+/// The one target of a terminal.
+pub(super) fn target_of(run: &RunRecord) -> Result<&TargetRef, Error> {
+    run.targets.first().ok_or_else(|| Error::not_found("this terminal has no target"))
 }
 
 /// `terminal.open`: a run with one target, which is named literally. Its id is its key.
@@ -61,15 +61,16 @@ async fn open(ctx: Ctx, params: OpenParams) -> Result<RunReply, Error> {
         expires_ms: default_expires_ms(),
         max_parallel: None,
     };
-    runs::create_on(ctx, params, |hub, params| {
+    runs::create_on(ctx, params, |ctx, params| {
         let name = params.on.first().map(String::as_str).unwrap_or_default();
-        let found = hub.store.view(|view| view.find_host(name).map(|host| (host.name.clone(), host.id)));
-        found.map(|host| [host].into()).ok_or_else(|| {
+        let Some(host) = ctx.hub.store.view(|view| view.find_host(name).cloned()) else {
             let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-            Error::not_found(format!(
+            return Err(Error::not_found(format!(
                 "there is no host '{shown}'; 'datacentered host list' shows what there is"
-            ))
-        })
+            )));
+        };
+        ctx.scope.require(&ctx.hub, &host)?;
+        Ok([(host.name.clone(), host.id)].into())
     })
     .await
 }
@@ -87,6 +88,9 @@ async fn list(ctx: Ctx, params: ListParams) -> Result<ListReply, Error> {
                 continue;
             }
             let Some(target) = run.targets.first() else { continue };
+            if !ctx.scope.allows_id(hub, view, target.host) {
+                continue;
+            }
             if let Some(host) = &params.host
                 && target.name != *host
                 && target.host.to_string() != *host
@@ -99,7 +103,7 @@ async fn list(ctx: Ctx, params: ListParams) -> Result<ListReply, Error> {
             }
             let (watchers, writers) = hub.terminals.counts(*id);
             reply.terminals.push(Terminal {
-                summary: runs::summary(view, run),
+                summary: runs::summary(hub, view, &ctx.scope, run),
                 host: target.name.clone(),
                 watchers,
                 writers,

@@ -6,7 +6,7 @@ use datacentered_proto::ops::terminal::OutputParams;
 use datacentered_proto::{Cursor, Error, JobId};
 
 use super::attached::{Attached, Role};
-use super::ops::{find, job_of};
+use super::ops::{find, target_of};
 use crate::dispatch::Ctx;
 use crate::hub::Hub;
 use crate::jobs::output_log;
@@ -16,15 +16,15 @@ use crate::store::engine_error;
 
 pub(super) async fn output(ctx: Ctx, params: OutputParams) -> Result<(StreamOpened, Body), Error> {
     let hub = ctx.hub.clone();
-    let run = find(&hub, params.run)?;
-    let job = job_of(&hub, &run)?;
+    let run = find(&hub, &ctx.scope, params.run)?;
+    let target = target_of(&run)?.clone();
     let epoch = hub.engine.epoch().to_owned();
     let mut credit = None;
     let from = match (&params.cursor, params.tail) {
         (Some(cursor), _) if cursor.epoch == epoch => cursor.offset,
         (Some(_), _) => return Ok(outlet::gone(epoch)),
         (None, Some(tail)) if params.from == 0 => {
-            let from = near_end(&hub, job, tail).await?;
+            let from = near_end(&hub, target.job, tail).await?;
             credit = Some(from);
             from
         }
@@ -32,9 +32,10 @@ pub(super) async fn output(ctx: Ctx, params: OutputParams) -> Result<(StreamOpen
     };
     let attached = Attached::new(&ctx, &run, Role::Watcher).await?;
     let opened = StreamOpened { cursor: Some(Cursor::new(epoch, from)), credit };
+    let scope = ctx.scope.clone();
     let body: Body = Box::new(move |outlet| {
         Box::pin(async move {
-            write_output(&hub, params.run, job, from, outlet).await;
+            write_output(&hub, &scope, params.run, &target, from, outlet).await;
             drop(attached);
         })
     });

@@ -9,7 +9,7 @@ use datacentered_proto::ops::run::ReachedReply;
 use datacentered_proto::ops::terminal::ResizeParams;
 use datacentered_proto::{Code, Error, JobId};
 
-use super::ops::{find, job_of};
+use super::ops::{find, target_of};
 use crate::dispatch::ChangeCtx;
 use crate::hub::Hub;
 use crate::runs::check_window;
@@ -18,8 +18,8 @@ use crate::store::records::JobRecord;
 pub(super) async fn resize(ctx: ChangeCtx, params: ResizeParams) -> Result<ReachedReply, Error> {
     check_window(params.window)?;
     let hub = &ctx.hub;
-    let run = find(hub, params.run)?;
-    let id = job_of(hub, &run)?;
+    let run = find(hub, &ctx.scope, params.run)?;
+    let id = target_of(&run)?.job;
     let terminal = hub.terminals.get(params.run);
     let _turn = terminal.resizing.lock().await;
     loop {

@@ -9,8 +9,8 @@ use datacentered_link::{Answer, Called, Handler, Link, Request, StreamEvent};
 use datacentered_proto::frame::Kind;
 use datacentered_proto::operations::JobReport as JobReportOperation;
 use datacentered_proto::ops::job::{
-    AckParams, CancelParams, InputParams, JobParams, JobReport, ListReply, Offer, OutputParams, ReleaseParams,
-    ResizeParams, Window,
+    AckParams, CancelParams, InputParams, JobParams, JobReport, ListReply, Offer, OutputParams,
+    ReleaseParams, ResizeParams, Window,
 };
 use datacentered_proto::ops::session::AgentHello;
 use datacentered_proto::ops::{Done, EndReason, GapReason, StreamOpened};

@@ -66,7 +66,7 @@ async fn a_repeated_token_is_the_same_token() {
         key: world.key(),
         kind: TokenKind::Api,
         name: "t".into(),
-        role: Some(Role::Viewer),
+        role: Some(Role::Viewer.into()),
         ttl_ms: None,
         uses: None,
         labels: BTreeMap::new(),

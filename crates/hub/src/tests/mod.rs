@@ -9,6 +9,7 @@ mod jobs;
 mod permissions;
 mod recovery;
 mod restore;
+mod roles;
 mod streams;
 mod terminals;
 mod world;

@@ -19,6 +19,9 @@ use super::clients::create;
 use super::world::{Deaf, World, eventually, hello};
 use crate::sessions::Who;
 
+/// What the own role of the walk may do besides what everybody may.
+const TEAM_MAY: &[&str] = &["run.*", "host.list", "host.watch", "host.remove"];
+
 /// With empty parameters an allowed call gets beyond the door (to `invalid`, mostly), a forbidden one does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_for_every_caller() {
@@ -26,12 +29,18 @@ async fn every_operation_for_every_caller() {
     let (_, agent) = Agent::join(&world, "a", Script::Run).await;
     let (stranger, _) = world.link_as(Who::anonymous(), Arc::new(Deaf));
     hello(&stranger, None, None).await.expect("hello");
+    let everything = world.role("everything", &["*"], &[], &[]).await;
+    let team = world.role("team", TEAM_MAY, &["run.abandon"], &["web-*"]).await;
+    let auditor = world.role("auditor", &["audit.list", "token.*"], &["user.password"], &[]).await;
     let callers = [
         ("nobody", stranger),
         ("agent", agent),
         ("viewer", world.client(Role::Viewer).await),
         ("operator", world.client(Role::Operator).await),
         ("admin", world.client(Role::Admin).await),
+        ("everything", world.client(everything).await),
+        ("team", world.client(team).await),
+        ("auditor", world.client(auditor).await),
     ];
     let empty = RawValue::from_string("{}".into()).expect("json");
     for spec in OPERATIONS.iter().filter(|spec| spec.name != "session.hello" && spec.name != "session.logout")
@@ -43,10 +52,22 @@ async fn every_operation_for_every_caller() {
             let result = link.call_raw(spec.name, &empty, Cause::default()).await;
             let code = result.as_ref().err().map(|error| error.code);
             let allowed = match (spec.permission, *caller) {
+                (Permission::Own | Permission::View | Permission::Operate | Permission::Admin, "team") => {
+                    spec.permission == Permission::Own
+                        || spec.name != "run.abandon"
+                            && (spec.name.starts_with("run.")
+                                || matches!(spec.name, "host.list" | "host.watch" | "host.remove"))
+                }
+                (Permission::Own | Permission::View | Permission::Operate | Permission::Admin, "auditor") => {
+                    spec.name == "audit.list"
+                        || spec.permission == Permission::Own && spec.name != "user.password"
+                }
+                (Permission::Own | Permission::View | Permission::Operate, "everything") => true,
                 (Permission::Anyone, caller) => caller != "agent",
                 (Permission::Enrol | Permission::Agent, caller) => caller == "agent",
                 (Permission::Own | Permission::View, caller) => !matches!(caller, "nobody" | "agent"),
                 (Permission::Operate, caller) => matches!(caller, "operator" | "admin"),
+                // A pattern never reaches what only admins may do.
                 (Permission::Admin, caller) => caller == "admin",
                 (Permission::Hub, _) => false,
             };

@@ -7,11 +7,12 @@ use std::time::Duration;
 use datacentered_engine::outbox::Mover;
 use datacentered_link::clock::Clock;
 use datacentered_link::{Called, Handler, Limits, Link, Request, Side, StreamEvent, websocket_config};
-use datacentered_proto::operations::{HostEnrol, HubBackup, SessionHello, TokenCreate};
+use datacentered_proto::operations::{HostEnrol, HubBackup, RoleCreate, SessionHello, TokenCreate};
 use datacentered_proto::ops::EndReason;
-use datacentered_proto::ops::access::{Role, TokenCreateParams, TokenKind};
+use datacentered_proto::ops::access::{TokenCreateParams, TokenKind};
 use datacentered_proto::ops::host::{EnrolParams, EnrolReply, Facts};
 use datacentered_proto::ops::hub::BackupParams;
+use datacentered_proto::ops::role::{RoleCreateParams, RoleName};
 use datacentered_proto::ops::session::{AgentHello, HelloParams, HelloReply};
 use datacentered_proto::{Error, OperationKey, PROTOCOL};
 use tokio_tungstenite::WebSocketStream;
@@ -163,7 +164,8 @@ impl World {
     }
 
     /// An API token's secret.
-    pub(super) async fn token(&self, role: Role) -> (datacentered_proto::TokenId, String) {
+    pub(super) async fn token(&self, role: impl Into<RoleName>) -> (datacentered_proto::TokenId, String) {
+        let role = role.into();
         let params = TokenCreateParams {
             key: self.key(),
             kind: TokenKind::Api,
@@ -178,11 +180,24 @@ impl World {
     }
 
     /// A link that proved itself with a token.
-    pub(super) async fn client(&self, role: Role) -> Link {
+    pub(super) async fn client(&self, role: impl Into<RoleName>) -> Link {
         let (_, token) = self.token(role).await;
         let (link, _) = self.link_as(Who::anonymous(), Arc::new(Deaf));
         hello(&link, Some(token), None).await.expect("hello");
         link
+    }
+
+    /// An own role.
+    pub(super) async fn role(&self, name: &str, allow: &[&str], deny: &[&str], on: &[&str]) -> RoleName {
+        let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        let params = RoleCreateParams {
+            key: self.key(),
+            name: name.into(),
+            allow: texts(allow),
+            deny: texts(deny),
+            on: texts(on),
+        };
+        self.admin().await.call::<RoleCreate>(&params).await.expect("role").name
     }
 
     pub(super) async fn join_token(&self, uses: u32) -> String {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use axum::extract::{Extension, State};
 use axum::response::Response;
+use datacentered_proto::Operation as _;
+use datacentered_proto::operations::HubStatus;
 use datacentered_proto::ops::session::Subject;
 use hyper::header::{HOST, HeaderMap};
 use hyper::{Method, StatusCode};
@@ -12,7 +14,7 @@ use hyper::{Method, StatusCode};
 use super::Face;
 use super::credentials::identify;
 use super::html::{escape, page};
-use crate::access::is_set_up;
+use crate::access::{authorize, is_set_up};
 use crate::server::Connection;
 use crate::sessions::Who;
 
@@ -36,7 +38,7 @@ pub(super) async fn landing(
              printed when it started.</p>\n",
         );
     }
-    if who.role.is_some() {
+    if authorize(&face.hub, &who, HubStatus::SPEC).is_ok() {
         content.push_str(&numbers(&face, &who));
     }
     // Writing to a String cannot fail.

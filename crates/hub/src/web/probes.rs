@@ -6,14 +6,15 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use datacentered_proto::ops::access::Role;
-use datacentered_proto::{Error, openapi::openapi_document};
+use datacentered_proto::operations::HubStatus;
+use datacentered_proto::{Error, Operation as _, openapi::openapi_document};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 
 use super::Face;
 use super::credentials::identify;
 use super::problem::Problem;
+use crate::access::authorize;
 use crate::server::Connection;
 
 fn text(status: StatusCode, text: &'static str) -> Response {
@@ -45,7 +46,8 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let who = identify(&face, &connection, &method, &headers).await?;
-    if who.role.is_none_or(|role| role < Role::Viewer) {
+    // The numbers are those of the status, and who may see the one may see the other.
+    if authorize(&face.hub, &who, HubStatus::SPEC).is_err() {
         return Err(Error::unauthenticated(
             "metrics need a token of role viewer or above: 'datacentered token create --role viewer', sent as \
              'Authorization: Bearer dc_...'",

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::role::RoleName;
 use crate::ids::{OperationKey, TokenId, UserId};
 use crate::time::Timestamp;
 
@@ -48,7 +49,7 @@ pub struct User {
     /// Its name.
     pub name: String,
     /// What it may do.
-    pub role: Role,
+    pub role: RoleName,
     /// When it was made.
     pub created: Timestamp,
 }
@@ -64,7 +65,7 @@ pub struct UserCreateParams {
     /// The password, at least 10 characters.
     pub password: String,
     /// What it may do.
-    pub role: Role,
+    pub role: RoleName,
 }
 
 impl std::fmt::Debug for UserCreateParams {
@@ -147,7 +148,7 @@ pub struct TokenCreateParams {
     pub name: String,
     /// What an API token may do; never more than its maker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub role: Option<Role>,
+    pub role: Option<RoleName>,
     /// How long it lives, in milliseconds; 24 h for join tokens and 90 days for API tokens where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
@@ -194,7 +195,7 @@ pub struct Token {
     pub by: String,
     /// What it may do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub role: Option<Role>,
+    pub role: Option<RoleName>,
     /// When it was made.
     pub created: Timestamp,
     /// When it ends.
@@ -228,20 +229,4 @@ pub struct TokenRevokeParams {
     pub key: OperationKey,
     /// Its public id.
     pub id: TokenId,
-}
-
-/// A role and what it allows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RoleView {
-    /// Its name.
-    pub name: Role,
-    /// The operations that it may call.
-    pub operations: Vec<String>,
-}
-
-/// `role.list`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RoleListReply {
-    /// The roles, least first.
-    pub roles: Vec<RoleView>,
 }

@@ -6,6 +6,7 @@ pub mod event;
 pub mod host;
 pub mod hub;
 pub mod job;
+pub mod role;
 pub mod run;
 pub mod session;
 pub mod terminal;

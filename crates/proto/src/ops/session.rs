@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::access::Role;
+use super::role::RoleName;
 use crate::ids::{HostId, OperationKey, SessionId, TokenId};
 use crate::time::Timestamp;
 
@@ -75,7 +75,7 @@ pub enum Subject {
         /// The account's name, or `token:NAME`.
         name: String,
         /// What it may do.
-        role: Role,
+        role: RoleName,
     },
     /// A process of the hub's user on the hub's machine.
     Local {
@@ -137,7 +137,7 @@ pub struct LoginReply {
     /// When it ends.
     pub expires: Timestamp,
     /// What it may do.
-    pub role: Role,
+    pub role: RoleName,
     /// The account's name.
     pub name: String,
 }

@@ -37,21 +37,27 @@ async fn connect_and_run(ui: Ui, global: &Global, create: Create, literal: bool)
         return Err(Failure::usage("standard input cannot be both the token and the input of the run")
             .hint("give the token as --token @FILE"));
     }
-    let (detach, stdin) = (create.detach, create.stdin);
+    let how = How { literal, detach: create.detach, stdin: create.stdin, group: create.group };
     let params = params(create)?;
     let client = connect::connect(global).await?;
-    let result = create_and_follow(ui, &client, &params, literal, detach, stdin).await;
+    let result = create_and_follow(ui, &client, &params, how).await;
     connect::finish(client, result).await
 }
 
-async fn create_and_follow(
-    ui: Ui,
-    client: &Client,
-    params: &CreateParams,
+/// How a run is followed.
+struct How {
+    /// One host was named literally.
     literal: bool,
+    /// It is not followed.
     detach: bool,
+    /// Standard input is passed on.
     stdin: bool,
-) -> Result<()> {
+    /// Hosts that said the same are shown together.
+    group: bool,
+}
+
+async fn create_and_follow(ui: Ui, client: &Client, params: &CreateParams, how: How) -> Result<()> {
+    let How { literal, detach, stdin, group } = how;
     let mut interrupts = Interrupts::catch()?;
     let created = tokio::select! {
         created = client.call::<RunCreate>(params) => created?,
@@ -81,7 +87,7 @@ async fn create_and_follow(
         single::follow(following, host, 0).await
     } else {
         let run = created.run;
-        many::follow(following, Document::load(client, run, Some(created)).await?).await
+        many::follow(following, Document::load(client, run, Some(created)).await?, group).await
     }
 }
 

@@ -9,6 +9,7 @@ use datacentered_proto::frame::Kind;
 use datacentered_proto::ops::run::{OfflinePolicy, Target};
 use datacentered_proto::{JobId, JobState};
 
+use super::group::Groups;
 use super::pool::{Event, Pool};
 use super::prefix::Lines;
 use super::report::{self, Document};
@@ -30,12 +31,14 @@ const COUNT_EVERY: Duration = Duration::from_millis(150);
 /// Colours of the names, by their place in the list.
 const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
 
-/// Follows every target of the run to its end.
-pub(super) async fn follow(following: Following<'_>, document: Document) -> Result<()> {
+/// Follows every target of the run to its end. What they say is printed as it comes, or, with `group`, at the end and
+/// once for all hosts that said the same.
+pub(super) async fn follow(following: Following<'_>, document: Document, group: bool) -> Result<()> {
     let Following { ui, client, run, interrupts, on_interrupt, stdin } = following;
     let state = StateLine::new(ui);
     let writer = Writer::start(state.clone())?;
     let mut board = Board::new(ui, document.targets, document.summary.offline, &state, &writer);
+    board.groups = group.then(|| Groups::new(board.rows.len()));
     let mut pool = Pool::new(client, run, &board.targets());
     for index in 0..board.rows.len() {
         board.show(index, &mut pool);
@@ -73,7 +76,12 @@ pub(super) async fn follow(following: Following<'_>, document: Document) -> Resu
         board.count();
     };
     state.clear();
+    let groups = board.groups.take();
     let finished = board.finish();
+    let ended = match groups {
+        Some(groups) if ended.is_ok() => groups.print(ui, client, run, &finished.targets, &writer).await,
+        _ => ended,
+    };
     let written = writer.finish().await;
     if ended.is_err() || written.is_err() {
         if matches!(&ended, Err(failure) if failure.exit == Exit::BrokenPipe) || written.is_err() {
@@ -124,6 +132,8 @@ struct Board<'a> {
     offline: OfflinePolicy,
     rows: Vec<Row>,
     by_job: HashMap<JobId, usize>,
+    /// What hosts say is held back and grouped.
+    groups: Option<Groups>,
     /// Outputs that could not be read to their end.
     unread: Vec<String>,
     counted: Instant,
@@ -155,7 +165,17 @@ impl<'a> Board<'a> {
             Row { target, out_prefix, err_prefix, out: Lines::default(), err: Lines::default() }
         };
         let rows = targets.into_iter().enumerate().map(row).collect();
-        Self { ui, state, writer, offline, rows, by_job, unread: Vec::new(), counted: Instant::now() }
+        Self {
+            ui,
+            state,
+            writer,
+            offline,
+            rows,
+            by_job,
+            groups: None,
+            unread: Vec::new(),
+            counted: Instant::now(),
+        }
     }
 
     fn targets(&self) -> Vec<Target> {
@@ -183,11 +203,20 @@ impl<'a> Board<'a> {
             Event::Failed(index, error) => {
                 let host = self.rows.get(index).map(|row| clean(&row.target.host)).unwrap_or_default();
                 self.unread.push(format!("{host}: the rest of its output could not be read: {error}"));
+                if let Some(groups) = &mut self.groups {
+                    groups.unlike(index);
+                }
                 return self.end(index).await;
             }
             Event::Paused(..) => return Ok(()),
         };
         let Some(row) = self.rows.get_mut(index) else { return Ok(()) };
+        if let Some(groups) = &mut self.groups {
+            groups.take(index, &event);
+            if matches!(event, OutputEvent::Bytes { .. }) {
+                return Ok(());
+            }
+        }
         match event {
             OutputEvent::Bytes { kind, bytes, .. } => {
                 let mut lines = Vec::with_capacity(bytes.len() + 64);

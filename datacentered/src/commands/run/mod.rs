@@ -2,6 +2,7 @@
 
 mod cancel;
 mod create;
+mod group;
 pub(crate) mod input;
 mod many;
 mod pool;
@@ -55,9 +56,9 @@ async fn follow_up(ui: Ui, client: &Client, command: RunCommand) -> Result<()> {
             let document = Document::load(client, run, None).await?;
             ui.reply(&document, || document.text(connect::now()))
         }
-        RunCommand::Attach { id, host, from } => {
+        RunCommand::Attach { id, host, from, group } => {
             let run = resolve(client, &id).await?;
-            attach(ui, client, run, host, from).await
+            attach(ui, client, run, host, from, group).await
         }
         RunCommand::Cancel { id, hosts } => {
             let run = resolve(client, &id).await?;
@@ -152,7 +153,14 @@ pub(crate) async fn resolve(client: &Client, text: &str) -> Result<RunId> {
     })
 }
 
-async fn attach(ui: Ui, client: &Client, run: RunId, host: Option<String>, from: u64) -> Result<()> {
+async fn attach(
+    ui: Ui,
+    client: &Client,
+    run: RunId,
+    host: Option<String>,
+    from: u64,
+    group: bool,
+) -> Result<()> {
     let interrupts = cancel::Interrupts::catch()?;
     let following = Following { ui, client, run, interrupts, on_interrupt: OnInterrupt::Leave, stdin: false };
     if ui.json() {
@@ -169,7 +177,7 @@ async fn attach(ui: Ui, client: &Client, run: RunId, host: Option<String>, from:
         _ if from > 0 => {
             Err(Failure::usage("--from is a place in the output of one host: name it with --host"))
         }
-        _ => many::follow(following, document).await,
+        _ => many::follow(following, document, group).await,
     }
 }
 
