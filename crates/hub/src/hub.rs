@@ -8,6 +8,7 @@ use datacentered_engine::outbox::Mover;
 use datacentered_engine::{Embedded, Engine};
 use datacentered_link::clock::Clock;
 use datacentered_proto::{Error, RunId, Timestamp};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{self, Access};
@@ -87,6 +88,8 @@ pub struct Hub {
     pub progress: Progresses,
     /// Output that is being pulled.
     pub outputs: Outputs,
+    /// Files that may be passed on at once.
+    pub file_streams: Arc<Semaphore>,
     /// Moves waiting targets along.
     pub pump: Pump,
     /// The handlers of all operations.
@@ -135,6 +138,7 @@ impl Hub {
             live: LiveHosts::default(),
             progress: Progresses::default(),
             outputs: Outputs::default(),
+            file_streams: Arc::new(Semaphore::new(config.limits.file_streams)),
             pump: Pump::default(),
             table: dispatch::build(),
             metrics: Metrics::new(),

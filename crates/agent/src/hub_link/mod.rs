@@ -32,6 +32,7 @@ pub use failures::FailureKind;
 use crate::announce::{Announcement, Announcer};
 use crate::facts::FactsConfig;
 use crate::jobs::Jobs;
+use crate::serve::files::Files;
 use crate::serve::{Drain, Serve, ServeConfig};
 use connect::{Connected, Dialler, Failure};
 use facts_report::FactsReport;
@@ -64,6 +65,7 @@ pub struct HubLink {
     hubs: Vec<HubUrl>,
     host: HostId,
     jobs: Arc<Jobs>,
+    files: Arc<Files>,
     clock: Clock,
     announcer: Announcer,
     reports: Reports,
@@ -104,6 +106,7 @@ impl HubLink {
             failures: FailureLog::default(),
             was_connected: false,
             epoch: None,
+            files: Arc::new(Files::new(&settings.serve)),
             settings,
             hubs,
             host,
@@ -147,7 +150,12 @@ impl HubLink {
     /// One connection, from dialling to its end.
     async fn one_link(&mut self, hub: &HubUrl, stop: &CancellationToken) -> Over {
         let drain = Drain::new();
-        let serve = Arc::new(Serve::new(self.jobs.clone(), &self.settings.serve, drain.clone()));
+        let serve = Arc::new(Serve::new(
+            self.jobs.clone(),
+            self.files.clone(),
+            &self.settings.serve,
+            drain.clone(),
+        ));
         let connected = tokio::select! {
             () = stop.cancelled() => return Over::Stopped,
             connected = self.dialler.connect(hub, serve) => connected,

@@ -226,6 +226,7 @@ pub fn build() -> Table {
     crate::hosts::register(&mut table);
     crate::runs::register(&mut table);
     crate::jobs::register(&mut table);
+    crate::files::register(&mut table);
     crate::events::register(&mut table);
     crate::status::register(&mut table);
     crate::backup::register(&mut table);
