@@ -72,6 +72,7 @@ fn dispatch(ui: Ui, global: &Global, command: Command) -> Result<()> {
         Command::Audit(command) => client(commands::audit::run(ui, global, command)),
         Command::Host(command) => client(commands::host::run(ui, global, command)),
         Command::Run(run) => client(commands::run::run(ui, global, *run)),
+        Command::Cp(command) => client(commands::cp::run(ui, global, command)),
         Command::Event(command) => client(commands::event::run(ui, global, command)),
         Command::Call(call) => client(commands::call::run(ui, global, call)),
         Command::Operation(command) => client(commands::call::operation(ui, global, command)),

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod client;
+pub(crate) mod cp;
 pub(crate) mod host;
 pub(crate) mod run;
 pub(crate) mod server;
@@ -137,6 +138,8 @@ pub(crate) enum Command {
     Host(host::Host),
     /// Runs a command on one or many hosts
     Run(Box<run::Run>),
+    /// Copies files to and from hosts
+    Cp(cp::Cp),
     /// What happens in the fleet
     #[command(subcommand)]
     Event(client::Event),
@@ -250,6 +253,9 @@ mod tests {
             "datacentered -o json run list",
             "datacentered run list -o json",
             "datacentered run show 0192d3b0 --context x",
+            "datacentered cp a b:c",
+            "datacentered cp -rp --on x --on y a :/b",
+            "datacentered cp --resume -o json web1:/a .",
             "datacentered agent join h:1 --token t",
             "datacentered --hub a,b host list --selector x",
         ] {
@@ -259,6 +265,8 @@ mod tests {
             "datacentered",
             "datacentered run -- uptime",
             "datacentered run --on web1",
+            "datacentered cp a",
+            "datacentered cp a 'web-*:/b'",
             "datacentered run --on web1 uptime",
             "datacentered run --on web1 --timeout 5 -- uptime",
             "datacentered run --on web1 -i --detach -- cat",

@@ -93,3 +93,36 @@ impl Root {
         Ok(rustix::fs::fsync(&directory)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn both_ways_of_opening_stay_below_the_root() {
+        let outside = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(outside.path().join("f"), "outside").expect("written");
+        fs::create_dir_all(directory.path().join("a/b")).expect("made");
+        fs::write(directory.path().join("a/b/f"), "inside").expect("written");
+        symlink(outside.path(), directory.path().join("a/out")).expect("made");
+        symlink("b", directory.path().join("a/in")).expect("made");
+        symlink("f", directory.path().join("a/b/l")).expect("made");
+        let root = Root::open(directory.path()).expect("opens");
+        let path = |text: &str| Relative::parse(&text.into()).expect("a path");
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for (name, opens) in
+            [("a/b/f", true), ("a/out/f", false), ("a/in/f", false), ("a/b/l", false), ("a/b/none", false)]
+        {
+            assert_eq!(root.by_steps(&path(name), flags).is_ok(), opens, "{name} by steps");
+            assert_eq!(root.open_at(&path(name), OFlags::RDONLY).is_ok(), opens, "{name}");
+            match root.in_one_step(&path(name), flags) {
+                // A kernel without it is what the other way is for.
+                Err(Errno::NOSYS | Errno::PERM) => {}
+                result => assert_eq!(result.is_ok(), opens, "{name} in one step"),
+            }
+        }
+    }
+}
