@@ -63,7 +63,15 @@ impl Client {
     /// Writes a file of a host, up to the point where `file.place` puts it in place. The stream of `params` is not looked
     /// at.
     pub fn write_file(&self, params: WriteParams, begun: bool) -> FileWriter {
-        FileWriter { retry: self.retry(), client: self.clone(), params, writer: None, at: 0, begun, closed: 0 }
+        FileWriter {
+            retry: self.retry(),
+            client: self.clone(),
+            params,
+            writer: None,
+            at: 0,
+            begun,
+            closed: 0,
+        }
     }
 }
 

@@ -28,7 +28,9 @@ pub(crate) enum NotAPath {
     #[error("the path is empty; '.' is the directory you are in")]
     Empty,
     /// What stands before the colon is no name.
-    #[error("'{0}' is not the name of one host; write HOST:PATH, --on SELECTOR with :PATH, or ./PATH for a file here")]
+    #[error(
+        "'{0}' is not the name of one host; write HOST:PATH, --on SELECTOR with :PATH, or ./PATH for a file here"
+    )]
     Host(String),
 }
 

@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use datacentered_proto::ByteString;
 use datacentered_proto::ops::file::{Attributes, Entry, EntryKind, FileTime, Owner};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME_NOW, Uid, chownat, fchmod, fchown, futimens,
-    utimensat,
+    AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME_NOW, Uid, chownat, fchmod, fchown,
+    futimens, utimensat,
 };
 use rustix::io::Errno;
 

@@ -11,7 +11,8 @@ use std::path::Path;
 use datacentered_proto::ops::file::{EntryKind, fault as word};
 use datacentered_proto::{Code, Error};
 use rustix::fs::{
-    Access, AtFlags, FallocateFlags, Mode, OFlags, accessat, fallocate, fstat, ftruncate, openat, statat, unlinkat,
+    Access, AtFlags, FallocateFlags, Mode, OFlags, accessat, fallocate, fstat, ftruncate, openat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 

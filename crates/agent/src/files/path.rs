@@ -23,9 +23,8 @@ impl Relative {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
-        let plain = |name: &[u8]| {
-            !matches!(name, b"" | b"." | b"..") && name.len() <= MAX_NAME && !name.contains(&0)
-        };
+        let plain =
+            |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= MAX_NAME && !name.contains(&0);
         if bytes.len() >= MAX_PATH || !bytes.split(|byte| *byte == b'/').all(plain) {
             return Err(Error::invalid(format!(
                 "'{}' is not a path below a root: give names joined by '/', none of them '.' or '..', none over {MAX_NAME} bytes",

@@ -121,9 +121,16 @@ impl Placer {
         Ok(false)
     }
 
-    fn symlink(&mut self, path: &Relative, target: &ByteString, attributes: &Attributes) -> Result<bool, Error> {
+    fn symlink(
+        &mut self,
+        path: &Relative,
+        target: &ByteString,
+        attributes: &Attributes,
+    ) -> Result<bool, Error> {
         if target.as_bytes().contains(&0) || target.as_bytes().is_empty() {
-            return Err(Error::invalid("a symbolic link leads to a path of at least one byte, none of them zero"));
+            return Err(Error::invalid(
+                "a symbolic link leads to a path of at least one byte, none of them zero",
+            ));
         }
         let cannot = "make the symbolic link";
         let (directory, name) = self.root.parent(path).map_err(self.cannot(cannot, path))?;

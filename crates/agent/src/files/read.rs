@@ -180,7 +180,10 @@ impl Source {
         fault(
             Code::Conflict,
             word::SHRANK,
-            format!("{shown} became shorter while it was copied: it had {} bytes and ends at {now}", self.size),
+            format!(
+                "{shown} became shorter while it was copied: it had {} bytes and ends at {now}",
+                self.size
+            ),
         )
     }
 }

@@ -150,12 +150,8 @@ impl HubLink {
     /// One connection, from dialling to its end.
     async fn one_link(&mut self, hub: &HubUrl, stop: &CancellationToken) -> Over {
         let drain = Drain::new();
-        let serve = Arc::new(Serve::new(
-            self.jobs.clone(),
-            self.files.clone(),
-            &self.settings.serve,
-            drain.clone(),
-        ));
+        let serve =
+            Arc::new(Serve::new(self.jobs.clone(), self.files.clone(), &self.settings.serve, drain.clone()));
         let connected = tokio::select! {
             () = stop.cancelled() => return Over::Stopped,
             connected = self.dialler.connect(hub, serve) => connected,

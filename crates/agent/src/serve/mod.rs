@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use datacentered_link::{Answer, Called, Handler, Request};
 use datacentered_proto::operations::{
-    AgentDrain, HostfileList, HostfilePlace, HostfileRead, HostfileStat, HostfileWrite, JobAck, JobCancel, JobInput, JobList, JobOffer, JobOutput, JobRelease, JobSignal, JobSpec,
+    AgentDrain, HostfileList, HostfilePlace, HostfileRead, HostfileStat, HostfileWrite, JobAck, JobCancel,
+    JobInput, JobList, JobOffer, JobOutput, JobRelease, JobSignal, JobSpec,
 };
 use datacentered_proto::ops::Done;
 use datacentered_proto::{Error, Operation};
@@ -47,7 +48,14 @@ pub struct ServeConfig {
 
 impl Default for ServeConfig {
     fn default() -> Self {
-        Self { output_streams: 1024, input_streams: 1024, list_page_bytes: 128 * 1024, list_page_jobs: 1000, file_streams: 32, file_workers: 6 }
+        Self {
+            output_streams: 1024,
+            input_streams: 1024,
+            list_page_bytes: 128 * 1024,
+            list_page_jobs: 1000,
+            file_streams: 32,
+            file_workers: 6,
+        }
     }
 }
 

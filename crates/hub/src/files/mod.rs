@@ -6,8 +6,8 @@ mod relay;
 
 use datacentered_link::{BoxFuture, Link, StreamReader};
 use datacentered_proto::operations::{
-    FileList, FilePlace, FileRead, FileStat, FileWrite, HostfileList, HostfilePlace, HostfileRead, HostfileStat,
-    HostfileWrite,
+    FileList, FilePlace, FileRead, FileStat, FileWrite, HostfileList, HostfilePlace, HostfileRead,
+    HostfileStat, HostfileWrite,
 };
 use datacentered_proto::ops::StreamOpened;
 use datacentered_proto::ops::audit::Phase;
@@ -65,7 +65,10 @@ fn target(hub: &Hub, name_or_id: &str) -> Result<Target, Error> {
 impl Target {
     /// Agents from before there were copies do not know the operation.
     fn explain<O: Operation>(&self, error: Error) -> Error {
-        if error.code == Code::NotFound && error.file_fault().is_none() && error.message.contains(O::SPEC.name) {
+        if error.code == Code::NotFound
+            && error.file_fault().is_none()
+            && error.message.contains(O::SPEC.name)
+        {
             return Error::conflict(format!("the agent of '{}' is too old for files; upgrade it", self.name));
         }
         error

@@ -337,8 +337,14 @@ mod tests {
     fn places_are_read_as_they_are_documented() {
         let text = r#"{"path":"a/b","kind":"symlink","target":"../c","attributes":{"mode":511}}"#;
         let entry: PlaceEntry = serde_json::from_str(text).expect("parses");
-        assert!(matches!(&entry.placing, Placing::Symlink { target, .. } if *target == ByteString::from("../c")));
-        assert_eq!(serde_json::from_str::<PlaceEntry>(&serde_json::to_string(&entry).expect("encodes")).expect("parses"), entry);
+        assert!(
+            matches!(&entry.placing, Placing::Symlink { target, .. } if *target == ByteString::from("../c"))
+        );
+        assert_eq!(
+            serde_json::from_str::<PlaceEntry>(&serde_json::to_string(&entry).expect("encodes"))
+                .expect("parses"),
+            entry
+        );
         let bytes = PlaceEntry { path: ByteString(vec![0xff]), placing: Placing::Directory { mode: 0o755 } };
         let text = serde_json::to_string(&bytes).expect("encodes");
         assert_eq!(serde_json::from_str::<PlaceEntry>(&text).expect("parses"), bytes);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use datacentered_agent_lib::files::hash::{Hasher, hex};
 use datacentered_agent_lib::files::Held;
+use datacentered_agent_lib::files::hash::{Hasher, hex};
 use datacentered_client::Sent;
 use datacentered_proto::ops::file::{Attributes, Entry, PlaceEntry, Placing, fault};
 use datacentered_proto::{ByteString, Error, OperationKey};
@@ -183,17 +183,14 @@ impl Copy {
         if note.size_now > size {
             self.log.note(
                 &self.from.shown(),
-                &format!("it grew while it was copied; the {size} bytes that it had at the start were copied"),
+                &format!(
+                    "it grew while it was copied; the {size} bytes that it had at the start were copied"
+                ),
             );
         }
         let attributes = attributes(&self.source, self.options.preserve);
-        let placing = Placing::File {
-            part: id.part,
-            transfer: id.transfer,
-            size,
-            sha256: note.sha256,
-            attributes,
-        };
+        let placing =
+            Placing::File { part: id.part, transfer: id.transfer, size, sha256: note.sha256, attributes };
         let entry = PlaceEntry { path: self.to.path.clone(), placing };
         Ok(Written { entry, held: to.held(), bytes: size })
     }

@@ -95,7 +95,9 @@ fn check(command: &Cp) -> Result<()> {
         return Err(Failure::usage("from many hosts files can only be copied to this machine"));
     }
     if here(target) && sources.iter().any(here) {
-        return Err(Failure::usage("both are on this machine; use cp for that").hint("a path on a host is HOST:PATH"));
+        return Err(
+            Failure::usage("both are on this machine; use cp for that").hint("a path on a host is HOST:PATH")
+        );
     }
     Ok(())
 }
@@ -170,8 +172,7 @@ fn finish(ui: Ui, targets: Vec<Report>, took: Duration) -> Result<()> {
 
 /// The hosts that the selectors mean, by name. What is named has to be there.
 async fn resolve(client: &Client, on: &[String]) -> Result<Vec<String>> {
-    let mut params =
-        ListParams { on: on.to_vec(), limit: Some(limits::MAX_PAGE), ..ListParams::default() };
+    let mut params = ListParams { on: on.to_vec(), limit: Some(limits::MAX_PAGE), ..ListParams::default() };
     let (mut names, mut known) = (BTreeSet::new(), BTreeSet::new());
     loop {
         let page = client.call::<HostList>(&params).await?;
@@ -216,7 +217,15 @@ fn plan(client: &Client, mut paths: Vec<Endpoint>, hosts: &[String]) -> Vec<Work
         for host in hosts {
             let target = endpoint::join(directory, host.as_bytes());
             let (from, host) = (on(host), host.clone());
-            work.push(Work { host, from, sources: sources.clone(), to: Side::Here, target, into: true, make: true });
+            work.push(Work {
+                host,
+                from,
+                sources: sources.clone(),
+                to: Side::Here,
+                target,
+                into: true,
+                make: true,
+            });
         }
         paths.retain(|path| !matches!(path, Endpoint::Chosen(_)));
     }

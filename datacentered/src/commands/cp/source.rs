@@ -23,11 +23,7 @@ pub(super) enum From {
     /// On this machine.
     Here(Local),
     /// On a host.
-    Host {
-        client: Client,
-        params: ReadParams,
-        reader: Box<FileReader>,
-    },
+    Host { client: Client, params: ReadParams, reader: Box<FileReader> },
 }
 
 impl From {

@@ -36,13 +36,8 @@ pub(super) struct Tree {
 
 /// Copies a tree: what is below the source's root comes below the target's path.
 pub(super) async fn copy(copy: Copy) -> Result<(), Trouble> {
-    let mut tree = Tree {
-        copy,
-        directories: Vec::new(),
-        lost: Vec::new(),
-        files: JoinSet::new(),
-        written: Vec::new(),
-    };
+    let mut tree =
+        Tree { copy, directories: Vec::new(), lost: Vec::new(), files: JoinSet::new(), written: Vec::new() };
     let top = Entry { path: ByteString::default(), ..tree.copy.source.clone() };
     if !tree.copy.to.path.as_bytes().is_empty() {
         tree.make(vec![top]).await?;
@@ -92,7 +87,9 @@ impl Tree {
 
     fn is_lost(&self, path: &ByteString) -> bool {
         let below = |lost: &ByteString| {
-            path.as_bytes().strip_prefix(lost.as_bytes()).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+            path.as_bytes()
+                .strip_prefix(lost.as_bytes())
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
         };
         self.lost.iter().any(below)
     }

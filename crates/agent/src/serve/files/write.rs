@@ -252,7 +252,11 @@ async fn take(files: &Arc<Files>, mut writing: Writing, mut reader: StreamReader
 }
 
 /// Writes and says whether more may come.
-fn write(writing: &mut Writing, chunks: &[(u64, Bytes)], end: Option<&Result<StreamEnd, Error>>) -> Result<bool, Error> {
+fn write(
+    writing: &mut Writing,
+    chunks: &[(u64, Bytes)],
+    end: Option<&Result<StreamEnd, Error>>,
+) -> Result<bool, Error> {
     for (offset, bytes) in chunks {
         writing.part.write(*offset, bytes)?;
     }
