@@ -105,8 +105,11 @@ mod files {
         assert_eq!(fs::read(&back).expect("back"), bytes);
         assert_eq!(tree(&there).len(), 3, "something was left behind: {:?}", fs::read_dir(&there));
 
-        let audit = world.run(["-o", "json", "audit", "list"]).ok().stdout;
-        assert!(audit.contains("file.place") && audit.contains("file.read"), "{audit}");
+        // Entries are moved into the audit a moment later.
+        wait_until("both are in the audit", || {
+            let audit = world.run(["-o", "json", "audit", "list"]).ok().stdout;
+            audit.contains("file.place") && audit.contains("file.read")
+        });
     }
 
     #[test]
