@@ -26,6 +26,9 @@ use super::read::shown;
 /// How much of the place's name the name of the part shows, in bytes.
 const SHOWN_NAME: usize = 160;
 
+/// Permissions of everybody but the owner: a part has none of them.
+const OTHERS: u32 = 0o077;
+
 /// Checks the name that a client gives to a part.
 pub fn check_name(part: &str) -> Result<(), Error> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -169,7 +172,7 @@ pub(super) fn reopen(directory: &OwnedFd, name: &[u8]) -> Option<(File, u64)> {
     let ours = kind(&stat) == EntryKind::File
         && stat.st_nlink == 1
         && stat.st_uid == rustix::process::geteuid().as_raw()
-        && stat.st_mode & 0o077 == 0;
+        && stat.st_mode & OTHERS == 0;
     ours.then(|| (file.into(), u64::try_from(stat.st_size).unwrap_or(0)))
 }
 

@@ -115,19 +115,14 @@ impl Source {
     /// Goes on towards `to`, at most `most` bytes at a time, for its hash only.
     pub fn skip(&mut self, to: u64, most: u64) -> Result<(), Error> {
         let to = to.min(self.size).min(self.at.saturating_add(most));
-        match &mut self.hash {
-            Some(hash) => {
-                let stopped = hash
-                    .read(&self.file, self.at, to)
-                    .map_err(|error| fault::io("read", &self.shown, &error))?;
-                self.at = stopped;
-                if stopped < to { Err(self.shrank(stopped)) } else { Ok(()) }
-            }
-            None => {
-                self.at = to;
-                Ok(())
-            }
-        }
+        let Some(hash) = &mut self.hash else {
+            self.at = to;
+            return Ok(());
+        };
+        let stopped =
+            hash.read(&self.file, self.at, to).map_err(|error| fault::io("read", &self.shown, &error))?;
+        self.at = stopped;
+        if stopped < to { Err(self.shrank(stopped)) } else { Ok(()) }
     }
 
     /// Goes back to an earlier place, such as where the other side left off; what lies between is not hashed again.

@@ -273,11 +273,11 @@ fn write(
     }
 }
 
+/// Pieces by their offsets, and how it ended where it did.
+type Gathered = (Vec<(u64, Bytes)>, Option<Result<StreamEnd, Error>>);
+
 /// One event and whatever else has come, up to the end.
-fn gather(
-    first: StreamEvent,
-    reader: &mut StreamReader,
-) -> (Vec<(u64, Bytes)>, Option<Result<StreamEnd, Error>>) {
+fn gather(first: StreamEvent, reader: &mut StreamReader) -> Gathered {
     let mut chunks = Vec::new();
     let mut bytes = 0;
     let mut event = Some(first);
