@@ -97,7 +97,8 @@ mod files {
         // Under another name, and with its time.
         let named = format!("web1:{}", there.join("named").display());
         let output = world.run(["-o", "json", "cp", "-p", &source, &named]).ok().json();
-        assert_eq!((&output["files"], &output["bytes"]), (&1.into(), &1_000_003.into()));
+        assert_eq!(output["files"], 1, "{output}");
+        assert_eq!(output["bytes"], 1_000_003, "{output}");
         let modified = |path: &Path| path.metadata().expect("there").modified().expect("a time");
         assert_eq!(modified(&there.join("named")), modified(Path::new(&source)));
         // And back.
