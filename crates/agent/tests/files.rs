@@ -8,7 +8,7 @@ mod files {
 
     use datacentered_agent_lib::files::hash::{Hasher, hex};
     use datacentered_agent_lib::files::{self as library, Held, Part, Placer, Relative, Source};
-    use datacentered_proto::ops::file::{Attributes, EntryKind, FileTime, Placed, Placing, fault};
+    use datacentered_proto::ops::file::{Attributes, Entry, EntryKind, FileTime, Placed, Placing, fault};
     use datacentered_proto::{ByteString, Error, OperationKey};
 
     const PART: &str = "0123456789abcdef";
@@ -262,7 +262,10 @@ mod files {
             loop {
                 let page = library::list(root.path(), next.as_ref(), limit).expect("listed");
                 assert!(page.entries.len() <= limit);
-                all.extend(page.entries);
+                // Listing reads directories, which changes when they were read last.
+                all.extend(
+                    page.entries.into_iter().map(|entry| Entry { atime: FileTime::default(), ..entry }),
+                );
                 match page.next {
                     Some(path) => next = Some(Relative::parse(&path).expect("a path")),
                     None => return all,
