@@ -86,6 +86,7 @@ fn dispatch(ui: Ui, global: &Global, command: Command) -> Result<()> {
         Command::Run(run) => client(commands::run::run(ui, global, *run)),
         Command::Shell(shell) => client(commands::terminal::shell(ui, global, *shell)),
         Command::Terminal(command) => client(commands::terminal::run(ui, global, command)),
+        Command::Cp(command) => client(commands::cp::run(ui, global, command)),
         Command::Event(command) => client(commands::event::run(ui, global, command)),
         Command::Call(call) => client(commands::call::run(ui, global, call)),
         Command::Operation(command) => client(commands::call::operation(ui, global, command)),

@@ -33,6 +33,7 @@ pub mod boot;
 pub mod cgroup;
 pub mod config;
 pub mod facts;
+pub mod files;
 pub mod hub_link;
 pub mod identity;
 pub mod jobs;

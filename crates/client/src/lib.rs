@@ -7,6 +7,7 @@
 //!   which the hub knows a repeat.
 //! - [`Client::items`], [`Client::watch_run`] and [`Client::output`] go on behind the last thing they gave out, by its
 //!   cursor: nothing twice, nothing silently missing.
+//! - [`Client::read_file`] and [`Client::write_file`] go on where they stood, also when the host itself was away.
 //! - [`Client::input`] keeps what the hub may not have yet, and sends it again where the hub says it left off.
 //! - [`Client::terminal_output`] and [`Client::terminal_input`] are the same for a terminal, which several clients share.
 //!
@@ -34,6 +35,7 @@ mod client;
 mod config;
 mod connect;
 mod error;
+mod files;
 mod input;
 mod items;
 mod output;
@@ -49,6 +51,7 @@ pub use datacentered_link::clock::Clock;
 pub use datacentered_link::tls::{Fingerprint, InvalidFingerprint};
 pub use datacentered_link::url::{HubUrl, UrlError};
 pub use error::{Attempt, Error};
+pub use files::{FileReader, FileWriter, Sent};
 pub use input::InputWriter;
 pub use items::{ItemEvent, ItemStream, RawItemStream};
 pub use output::{OutputEvent, OutputStream, TerminalStart};

@@ -71,6 +71,27 @@ impl Retry {
     }
 }
 
+impl Retry {
+    /// As [`Self::wait_behind_end`], for what a host is asked for: waits for one that has no room at the moment and, where
+    /// something has begun, for one that is away.
+    pub(crate) async fn wait_for_host(&mut self, error: Error, begun: bool) -> Result<(), Error> {
+        let mut passing = error.clone();
+        if error.code == Code::Internal {
+            self.faults += 1;
+        }
+        let passes = match error.code {
+            Code::Offline => begun,
+            Code::Limited => error.retry_after_ms.is_some(),
+            Code::Internal => begun && self.faults <= MOST_FAULTS,
+            _ => false,
+        };
+        if passes {
+            passing.code = Code::Unavailable;
+        }
+        self.wait(passing).await.map_err(|_| error)
+    }
+}
+
 /// Whether the same call may do better later: it did not happen, or it may have and its key tells the hub so.
 fn may_pass(code: Code) -> bool {
     matches!(code, Code::Unavailable | Code::Indeterminate)
@@ -111,6 +132,17 @@ mod tests {
         assert_eq!(retry.wait_behind_end(fault.clone()).await, Err(fault.clone()));
         retry.worked();
         retry.wait_behind_end(fault).await.expect("tried again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_is_waited_for_once_something_has_begun() {
+        let mut retry = Retry::new(Clock::following_tokio(Timestamp::EPOCH, 1), Duration::from_secs(20));
+        let away = Error::offline("away");
+        assert_eq!(retry.wait_for_host(away.clone(), false).await, Err(away.clone()));
+        retry.wait_for_host(away, true).await.expect("waits");
+        let full = Error::limited("the file system is full");
+        assert_eq!(retry.wait_for_host(full.clone(), true).await, Err(full.clone()));
+        retry.wait_for_host(full.with_retry_after_ms(10), true).await.expect("waits");
     }
 
     #[tokio::test(start_paused = true)]

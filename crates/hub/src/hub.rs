@@ -8,6 +8,7 @@ use datacentered_engine::outbox::Mover;
 use datacentered_engine::{Embedded, Engine};
 use datacentered_link::clock::Clock;
 use datacentered_proto::{Error, HostId, RunId, Timestamp};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{self, Access};
@@ -92,6 +93,8 @@ pub struct Hub {
     pub outputs: Outputs,
     /// Terminals that somebody uses.
     pub terminals: Terminals,
+    /// Files that may be passed on at once.
+    pub file_streams: Arc<Semaphore>,
     /// Moves waiting targets along.
     pub pump: Pump,
     /// The handlers of all operations.
@@ -142,6 +145,7 @@ impl Hub {
             offers: Offers::default(),
             outputs: Outputs::default(),
             terminals: Terminals::default(),
+            file_streams: Arc::new(Semaphore::new(config.limits.file_streams)),
             pump: Pump::default(),
             table: dispatch::build(),
             metrics: Metrics::new(),

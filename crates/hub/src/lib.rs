@@ -11,6 +11,7 @@ pub mod backup;
 pub mod config;
 pub mod dispatch;
 mod events;
+mod files;
 pub mod hosts;
 pub mod hub;
 pub mod identity;

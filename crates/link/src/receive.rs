@@ -68,6 +68,8 @@ pub(crate) struct Receiving {
     /// How far the other side may send.
     granted: u64,
     credit_queued: bool,
+    /// How much may wait for the reader, where that is not what the link's limits say.
+    window: Option<u64>,
     /// The last event is in the queue; what still comes is ignored.
     ended: bool,
     waker: Option<Waker>,
@@ -82,6 +84,7 @@ impl Receiving {
             position: if unit == Unit::Bytes { from } else { 0 },
             granted: credit,
             credit_queued: false,
+            window: None,
             ended: false,
             waker: None,
         }
@@ -95,13 +98,17 @@ impl Receiving {
     fn credit_due(&mut self, limits: &Limits) -> bool {
         let due = !self.ended
             && !self.credit_queued
-            && self.upto(limits).saturating_sub(self.granted) >= limits.stream_window / 2;
+            && self.upto(limits).saturating_sub(self.granted) >= self.window(limits) / 2;
         self.credit_queued |= due;
         due
     }
 
+    fn window(&self, limits: &Limits) -> u64 {
+        self.window.unwrap_or(limits.stream_window)
+    }
+
     fn upto(&self, limits: &Limits) -> u64 {
-        self.position.saturating_add(limits.stream_window.saturating_sub(self.queued_bytes))
+        self.position.saturating_add(self.window(limits).saturating_sub(self.queued_bytes))
     }
 
     /// The credit to send now; none where there is nothing new to say.
@@ -286,6 +293,20 @@ impl StreamReader {
             let Some(receiving) = state.receiving.get_mut(&stream) else { return };
             receiving.begin_at(offset);
             state.push(Control::Credit(stream));
+        });
+    }
+
+    /// Lets the other side of a stream of bytes send up to `window` bytes ahead, where that is more than
+    /// [`Limits::stream_window`]: for bulk data over long distances. It is what the stream may cost in memory.
+    pub fn widen(&mut self, window: u64) {
+        let stream = self.stream;
+        let limits = &self.shared.limits;
+        self.shared.with(|state| {
+            let Some(receiving) = state.receiving.get_mut(&stream) else { return };
+            receiving.window = Some(window.max(limits.stream_window));
+            if receiving.credit_due(limits) {
+                state.push(Control::Credit(stream));
+            }
         });
     }
 

@@ -206,6 +206,38 @@ async fn a_reader_that_stops_taking_delays_nobody_and_costs_a_window() {
 }
 
 #[tokio::test]
+async fn a_stream_that_was_widened_runs_further_ahead_and_others_do_not() {
+    const WIDE: u64 = 200 * 1024;
+    let handler = sends(|mut writer: StreamWriter| async move {
+        let mut at = 0;
+        while writer.send_bytes(Kind::File, at, pattern(at, 10_000)).await.is_ok() {
+            at += 10_000;
+        }
+    });
+    let (a, _b, _drivers) = pair(&small(), nothing(), handler).await;
+    let came = |reader: datacentered_link::StreamReader| async move {
+        // Nothing is taken while it fills; what has come then is there without waiting.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let (mut reader, mut bytes) = (reader, 0);
+        while let std::task::Poll::Ready(Some(StreamEvent::Bytes { payload, .. })) =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(reader.poll_next(cx))).await
+        {
+            bytes += payload.len() as u64;
+            if bytes > 4 * WIDE {
+                break;
+            }
+        }
+        bytes
+    };
+    let mut wide = open(&a, "test.bytes").await;
+    wide.widen(WIDE);
+    let plain = open(&a, "test.bytes").await;
+    let (wide, plain) = within(10, async { tokio::join!(came(wide), came(plain)) }).await;
+    assert!(wide >= WIDE, "{wide}");
+    assert!(plain < WIDE, "{plain}");
+}
+
+#[tokio::test]
 async fn dropping_the_reader_stops_the_sender() {
     let (told, mut stopped) = mpsc::channel(4);
     let handler = sends(move |mut writer: StreamWriter| {

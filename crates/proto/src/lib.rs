@@ -43,7 +43,7 @@ pub const PROTOCOL: u32 = 1;
 pub const PROTOCOL_OLDEST: u32 = 1;
 
 /// Named additions to the protocol that this build understands, told to the peer in `session.hello`.
-pub const CAPABILITIES: &[&str] = &["exec", "stdin", "script", "limits"];
+pub const CAPABILITIES: &[&str] = &["exec", "stdin", "script", "limits", "files"];
 
 /// The ALPN name of the agents' side of the port: mutual TLS with the hub's own identity.
 pub const ALPN_AGENT: &str = "datacentered/1";

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ops::{Done, NoParams, StreamOpened};
-use crate::ops::{access, audit, event, host, hub, job, role, run, session, terminal};
+use crate::ops::{access, audit, event, file, host, hub, job, role, run, session, terminal};
 
 /// Who answers an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -252,6 +252,17 @@ operations! {
     /// A terminal's window has another size.
     TerminalResize = "terminal.resize", Hub, Change, Operate, terminal::ResizeParams => run::ReachedReply;
 
+    /// One file, directory or symbolic link on a host.
+    FileStat = "file.stat", Hub, Read, Operate, file::StatParams => file::StatReply;
+    /// Everything below a directory of a host, in pages.
+    FileList = "file.list", Hub, Read, Operate, file::ListParams => file::ListReply;
+    /// A file's bytes from an offset.
+    FileRead = "file.read", Hub, Bytes, Operate, file::ReadParams => StreamOpened;
+    /// Bytes for a file, kept beside its place on the host.
+    FileWrite = "file.write", Hub, Upload, Operate, file::WriteParams => StreamOpened;
+    /// Puts files that were written, directories and symbolic links in their places on a host.
+    FilePlace = "file.place", Hub, Change, Operate, file::PlaceParams => file::PlaceReply;
+
     /// An agent tells where a job of its stands. Answered when the hub has it on disk.
     JobReport = "job.report", Hub, Read, Agent, job::JobReport => Done;
 
@@ -285,6 +296,16 @@ operations! {
     JobInput = "job.input", Agent, Upload, Hub, job::InputParams => StreamOpened;
     /// The host may forget these jobs.
     JobRelease = "job.release", Agent, Change, Hub, job::ReleaseParams => Done;
+    /// One file, directory or symbolic link.
+    HostfileStat = "hostfile.stat", Agent, Read, Hub, file::StatParams => file::StatReply;
+    /// Everything below a directory, in pages.
+    HostfileList = "hostfile.list", Agent, Read, Hub, file::ListParams => file::ListReply;
+    /// A file's bytes from an offset.
+    HostfileRead = "hostfile.read", Agent, Bytes, Hub, file::ReadParams => StreamOpened;
+    /// Bytes for a file, kept beside its place.
+    HostfileWrite = "hostfile.write", Agent, Upload, Hub, file::WriteParams => StreamOpened;
+    /// Puts files that were written, directories and symbolic links in their places.
+    HostfilePlace = "hostfile.place", Agent, Change, Hub, file::PlaceParams => file::PlaceReply;
     /// The hub is going down in good order.
     AgentDrain = "agent.drain", Agent, Read, Hub, job::DrainParams => Done;
 }

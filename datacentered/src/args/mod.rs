@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod client;
+pub(crate) mod cp;
 pub(crate) mod host;
 pub(crate) mod run;
 pub(crate) mod server;
@@ -144,6 +145,8 @@ pub(crate) enum Command {
     /// Terminals: list, attach, play, export
     #[command(subcommand)]
     Terminal(terminal::Terminal),
+    /// Copies files to and from hosts
+    Cp(cp::Cp),
     /// What happens in the fleet
     #[command(subcommand)]
     Event(client::Event),
@@ -280,6 +283,9 @@ mod tests {
             "datacentered -o json run list",
             "datacentered run list -o json",
             "datacentered run show 0192d3b0 --context x",
+            "datacentered cp a b:c",
+            "datacentered cp -rp --on x --on y a :/b",
+            "datacentered cp --resume -o json web1:/a .",
             "datacentered agent join h:1 --token t",
             "datacentered --hub a,b host list --selector x",
             "datacentered shell web1 --user www -- top -b",
@@ -291,6 +297,8 @@ mod tests {
             "datacentered",
             "datacentered run -- uptime",
             "datacentered run --on web1",
+            "datacentered cp a",
+            "datacentered cp a 'web-*:/b'",
             "datacentered run --on web1 uptime",
             "datacentered run --on web1 --timeout 5 -- uptime",
             "datacentered run --on web1 -i --detach -- cat",

@@ -4,6 +4,7 @@ pub(crate) mod access;
 pub(crate) mod audit;
 pub(crate) mod call;
 pub(crate) mod context;
+pub(crate) mod cp;
 pub(crate) mod demo;
 pub(crate) mod event;
 pub(crate) mod host;

@@ -3,6 +3,7 @@
 pub(crate) mod ago;
 pub(crate) mod clean;
 pub(crate) mod duration;
+pub(crate) mod endpoint;
 pub(crate) mod keys;
 pub(crate) mod outcome;
 pub(crate) mod pairs;

@@ -23,6 +23,34 @@ impl StateLine {
         Self(Some(bar))
     }
 
+    /// A line with a bar of bytes.
+    pub(crate) fn bytes(ui: Ui) -> Self {
+        let line = Self::new(ui);
+        if let Some(bar) = &line.0 {
+            let look = "{prefix}[{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+            if let Ok(style) = ProgressStyle::with_template(look) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.set_length(0);
+            bar.enable_steady_tick(Duration::from_millis(250));
+        }
+        line
+    }
+
+    /// So many bytes more are to come.
+    pub(crate) fn expect(&self, bytes: u64) {
+        if let Some(bar) = &self.0 {
+            bar.inc_length(bytes);
+        }
+    }
+
+    /// So many bytes more have come.
+    pub(crate) fn advance(&self, bytes: u64) {
+        if let Some(bar) = &self.0 {
+            bar.inc(bytes);
+        }
+    }
+
     /// A line that is never shown.
     pub(crate) fn hidden() -> Self {
         Self(None)

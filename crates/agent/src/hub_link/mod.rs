@@ -33,6 +33,7 @@ use crate::announce::{Announcement, Announcer};
 use crate::facts::FactsConfig;
 use crate::jobs::Jobs;
 use crate::policy::PolicyFile;
+use crate::serve::files::Files;
 use crate::serve::{Drain, Serve, ServeConfig};
 use connect::{Connected, Dialler, Failure};
 use facts_report::FactsReport;
@@ -69,6 +70,7 @@ pub struct HubLink {
     hubs: Vec<HubUrl>,
     host: HostId,
     jobs: Arc<Jobs>,
+    files: Arc<Files>,
     clock: Clock,
     announcer: Announcer,
     reports: Reports,
@@ -109,6 +111,7 @@ impl HubLink {
             failures: FailureLog::default(),
             was_connected: false,
             epoch: None,
+            files: Arc::new(Files::new(&settings.serve)),
             settings,
             hubs,
             host,
@@ -152,7 +155,8 @@ impl HubLink {
     /// One connection, from dialling to its end.
     async fn one_link(&mut self, hub: &HubUrl, stop: &CancellationToken) -> Over {
         let drain = Drain::new();
-        let serve = Arc::new(Serve::new(self.jobs.clone(), &self.settings.serve, drain.clone()));
+        let serve =
+            Arc::new(Serve::new(self.jobs.clone(), self.files.clone(), &self.settings.serve, drain.clone()));
         let connected = tokio::select! {
             () = stop.cancelled() => return Over::Stopped,
             connected = self.dialler.connect(hub, serve) => connected,

@@ -2,6 +2,7 @@
 //!
 //! Only the pinned hub is at the other end; what it sends is checked all the same.
 
+pub mod files;
 mod input;
 mod list;
 mod output;
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use datacentered_link::{Answer, Called, Handler, Request};
 use datacentered_proto::operations::{
-    AgentDrain, JobAck, JobCancel, JobInput, JobList, JobOffer, JobOutput, JobRelease, JobResize, JobSignal,
-    JobSpec,
+    AgentDrain, HostfileList, HostfilePlace, HostfileRead, HostfileStat, HostfileWrite, JobAck, JobCancel,
+    JobInput, JobList, JobOffer, JobOutput, JobRelease, JobResize, JobSignal, JobSpec,
 };
 use datacentered_proto::ops::Done;
 use datacentered_proto::{Error, Operation};
@@ -21,6 +22,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::jobs::Jobs;
 use crate::range::Range;
+use files::Files;
 
 /// Limits of what the hub may ask for at once; `[serve]` in `agent.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -37,11 +39,23 @@ pub struct ServeConfig {
     pub list_page_bytes: usize,
     /// Most jobs in one page.
     pub list_page_jobs: usize,
+    /// Most files that are read or written at once, for copies. Each may hold 1 MiB in the link's window, and one that is
+    /// written another 512 KiB on its way to disk.
+    pub file_streams: usize,
+    /// Most threads that work on files may block at once; a slow disk must leave some for jobs.
+    pub file_workers: usize,
 }
 
 impl Default for ServeConfig {
     fn default() -> Self {
-        Self { output_streams: 1024, input_streams: 1024, list_page_bytes: 128 * 1024, list_page_jobs: 1000 }
+        Self {
+            output_streams: 1024,
+            input_streams: 1024,
+            list_page_bytes: 128 * 1024,
+            list_page_jobs: 1000,
+            file_streams: 32,
+            file_workers: 6,
+        }
     }
 }
 
@@ -53,6 +67,8 @@ impl ServeConfig {
             // Above it, a page and the report that exceeds it would not fit into a message together.
             Range::new("serve.list_page_bytes", self.list_page_bytes as u64, 1024, 128 * 1024),
             Range::new("serve.list_page_jobs", self.list_page_jobs as u64, 1, 100_000),
+            Range::new("serve.file_streams", self.file_streams as u64, 1, 1024),
+            Range::new("serve.file_workers", self.file_workers as u64, 1, 12),
         ]
     }
 }
@@ -93,6 +109,7 @@ impl Default for Drain {
 #[derive(Debug)]
 pub struct Serve {
     jobs: Arc<Jobs>,
+    files: Arc<Files>,
     config: ServeConfig,
     drain: Drain,
     outputs: Arc<Semaphore>,
@@ -101,9 +118,10 @@ pub struct Serve {
 
 impl Serve {
     /// Serves what `jobs` holds; the hub's announcement to go down ends up in `drain`.
-    pub fn new(jobs: Arc<Jobs>, config: &ServeConfig, drain: Drain) -> Self {
+    pub fn new(jobs: Arc<Jobs>, files: Arc<Files>, config: &ServeConfig, drain: Drain) -> Self {
         Self {
             jobs,
+            files,
             config: config.clone(),
             drain,
             outputs: Arc::new(Semaphore::new(config.output_streams)),
@@ -122,6 +140,11 @@ const OUTPUT: &str = JobOutput::SPEC.name;
 const ACK: &str = JobAck::SPEC.name;
 const INPUT: &str = JobInput::SPEC.name;
 const RELEASE: &str = JobRelease::SPEC.name;
+const FILE_STAT: &str = HostfileStat::SPEC.name;
+const FILE_LIST: &str = HostfileList::SPEC.name;
+const FILE_READ: &str = HostfileRead::SPEC.name;
+const FILE_WRITE: &str = HostfileWrite::SPEC.name;
+const FILE_PLACE: &str = HostfilePlace::SPEC.name;
 const DRAIN: &str = AgentDrain::SPEC.name;
 
 impl Handler for Serve {
@@ -148,6 +171,11 @@ impl Handler for Serve {
             }),
             OUTPUT => output::open(&request, jobs, &self.outputs),
             INPUT => input::open(&request, jobs, &self.inputs),
+            FILE_STAT => self.files.stat(&request),
+            FILE_LIST => self.files.list(&request),
+            FILE_READ => self.files.read(&request),
+            FILE_WRITE => self.files.write(&request),
+            FILE_PLACE => self.files.place(&request),
             DRAIN => now::<AgentDrain>(&request, |params| {
                 self.drain.announce(Duration::from_millis(params.reconnect_after_ms));
                 Ok(Done {})

@@ -54,6 +54,8 @@ pub struct Limits {
     pub open_jobs: usize,
     /// Most bytes of standard input of one run.
     pub input_bytes: u64,
+    /// Most files that are passed on between clients and hosts at once; each costs up to 1 MiB.
+    pub file_streams: usize,
     /// Limits of one link.
     pub link: datacentered_link::Limits,
     /// First replies remembered for 24 h, so that repeats get them.
@@ -108,6 +110,7 @@ impl Default for Limits {
             accepts_per_second: 200,
             open_jobs: 200_000,
             input_bytes: 1024 * 1024 * 1024,
+            file_streams: 256,
             link: datacentered_link::Limits::default(),
             remembered_replies: 500_000,
             login_failures_per_address: 10,
@@ -158,6 +161,7 @@ impl Limits {
             ("limits.accepts_per_second", self.accepts_per_second, 1, 1 << 20),
             ("limits.open_jobs", self.open_jobs as u64, 1, MANY),
             ("limits.input_bytes", self.input_bytes, 1024, 1 << 40),
+            ("limits.file_streams", self.file_streams as u64, 1, 1 << 16),
             ("limits.remembered_replies", self.remembered_replies as u64, 1000, MANY),
             ("limits.login_failures_per_address", self.login_failures_per_address.into(), 1, 1 << 16),
             ("limits.login_failures_per_account", self.login_failures_per_account.into(), 1, 1 << 16),

@@ -112,9 +112,20 @@ impl ChangeCtx {
     /// Commits the last step of what was intended, with the outcome and the reply for its repeats.
     pub async fn commit_intended<R: Serialize>(
         &self,
+        change: Change,
+        intent: Intent,
+        reply: &R,
+    ) -> Result<u64, Error> {
+        self.commit_intended_as(change, intent, reply, "ok").await
+    }
+
+    /// As [`Self::commit_intended`], where the outcome is not simply that it went well.
+    pub async fn commit_intended_as<R: Serialize>(
+        &self,
         mut change: Change,
         intent: Intent,
         reply: &R,
+        told: &str,
     ) -> Result<u64, Error> {
         let limit = self.hub.config.limits.remembered_replies;
         if self.hub.store.view(|view| view.dedupe.len()) >= limit {
@@ -136,7 +147,7 @@ impl ChangeCtx {
         };
         change.put(&record, Expect::Absent);
         let mut outcome = self.audit_entry(intent.audit, Phase::Outcome, &intent.object, Vec::new());
-        outcome.outcome = Some("ok".into());
+        outcome.outcome = Some(told.into());
         change.audit(&outcome);
         self.hub.store.commit(change).await
     }

@@ -229,6 +229,7 @@ pub fn build() -> Table {
     crate::runs::register(&mut table);
     crate::terminals::register(&mut table);
     crate::jobs::register(&mut table);
+    crate::files::register(&mut table);
     crate::events::register(&mut table);
     crate::status::register(&mut table);
     crate::backup::register(&mut table);

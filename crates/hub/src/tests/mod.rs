@@ -3,6 +3,7 @@
 mod agent;
 mod clients;
 mod faults;
+mod files;
 mod hosts;
 mod idempotency;
 mod jobs;

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod audit;
 pub mod event;
+pub mod file;
 pub mod host;
 pub mod hub;
 pub mod job;
