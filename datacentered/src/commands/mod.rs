@@ -10,4 +10,6 @@ pub(crate) mod host;
 pub(crate) mod hub;
 pub(crate) mod login;
 pub(crate) mod run;
+pub(crate) mod sim;
+mod throwaway;
 mod watch;
