@@ -64,7 +64,7 @@ bench: setup-bench
 
 ## Where the time of a command goes: perf where the machine allows it, else callgrind's counts.
 profile: setup-bench
-	CARGO_PROFILE_RELEASE_STRIP=none $(CARGO) build $(LOCKED) --release --target-dir target/profile \
+	CARGO_PROFILE_RELEASE_STRIP=none RUSTFLAGS="-C force-frame-pointers=yes" $(CARGO) build $(LOCKED) --release --target-dir target/profile \
 	  -p datacentered -p datacentered-agent -p datacentered-bench
 	scripts/profile.sh target/profile/release
 

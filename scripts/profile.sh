@@ -1,24 +1,32 @@
 #!/usr/bin/env bash
 # Where the time of `true` on a connected host goes, in the hub: perf where the machine allows it, else callgrind's
-# counts of instructions. What is shown on top is not the time of a run: both slow the hub down.
-#   scripts/profile.sh DIR   the directory of the programs, built with symbols
+# counts of instructions. Both slow the hub down: what the benchmark says meanwhile is no measurement.
+#   scripts/profile.sh DIR                       DIR: the programs, built with symbols
+#   PROFILER=callgrind scripts/profile.sh DIR    counts instead of samples
 set -euo pipefail
 
 programs="${1:?name the directory of the programs}"
 out="$(mktemp -d "${TMPDIR:-/tmp}/dc-profile-XXXXXX")"
 
-if command -v perf >/dev/null 2>&1 && perf record -q -o "$out/probe" -- true >/dev/null 2>&1; then
-  under="perf record -q -g -o $out/hub.perf --"
-else
-  # The whole tree is followed, so that a hub that starts another process is counted too.
-  under="valgrind --quiet --tool=callgrind --callgrind-out-file=$out/hub.callgrind"
+profiler="${PROFILER:-}"
+if [ -z "$profiler" ]; then
+  profiler=callgrind
+  if command -v perf >/dev/null 2>&1 && perf record -q -o "$out/probe" -- true >/dev/null 2>&1; then
+    profiler=perf
+  fi
 fi
+case "$profiler" in
+  perf) under="perf record -q -g -o $out/hub.perf --" ;;
+  callgrind) under="valgrind --quiet --tool=callgrind --callgrind-out-file=$out/hub.callgrind" ;;
+  *) echo "PROFILER is perf or callgrind, not '$profiler'" >&2; exit 2 ;;
+esac
 "$programs/datacentered-bench" --quick --only command --programs "$programs" --hub-under "$under"
 
+# sed reads to the end, so that nothing before it fails on a closed pipe.
 if [ -s "$out/hub.perf" ]; then
-  perf report -i "$out/hub.perf" --no-children --stdio --percent-limit 1 2>/dev/null | head -n 80
+  perf report -i "$out/hub.perf" --no-children -g none --stdio --percent-limit 0.5 2>/dev/null | sed -n 1,80p
 elif [ -s "$out/hub.callgrind" ]; then
-  callgrind_annotate "$out/hub.callgrind" | head -n 60
+  callgrind_annotate "$out/hub.callgrind" | sed -n 1,70p
 else
   echo "the profiler left nothing behind in $out" >&2
   exit 1

@@ -119,6 +119,7 @@ impl Fleet {
             tasks: TaskTracker::new(),
             stop: stop.clone(),
             cut: tokio::sync::Notify::new(),
+            held: tokio::sync::watch::Sender::new(false),
         });
         let faulty = faulty(config.seed, config.hosts, config.faulty_percent, &config.faults);
         let breaks = Faults::all(&config.faults).disconnect.is_some();
@@ -207,6 +208,11 @@ impl Fleet {
         self.shared.cut.notify_waiters();
         let all = before.lost + before.online;
         self.wait_for(CUT_WITHIN, |stats| stats.lost >= all).await;
+    }
+
+    /// Keeps hosts that lose their links from coming back, until this is called with `false`.
+    pub fn hold_back(&self, held: bool) {
+        self.shared.held.send_replace(held);
     }
 
     async fn wait_for(&self, patience: Duration, so: impl Fn(&Snapshot) -> bool) -> Option<Duration> {

@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// Every link is to break.
     pub(crate) cut: Notify,
+    /// Hosts that have no link stay away.
+    pub(crate) held: watch::Sender<bool>,
 }
 
 /// A host.
