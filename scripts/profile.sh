@@ -20,6 +20,7 @@ case "$profiler" in
   callgrind) under="valgrind --quiet --tool=callgrind --callgrind-out-file=$out/hub.callgrind" ;;
   *) echo "PROFILER is perf or callgrind, not '$profiler'" >&2; exit 2 ;;
 esac
+echo "the hub runs under $profiler: the times that follow are no measurement"
 "$programs/datacentered-bench" --quick --only command --programs "$programs" --hub-under "$under"
 
 # sed reads to the end, so that nothing before it fails on a closed pipe.
