@@ -45,7 +45,7 @@ fn measure(args: &Args) -> Result<bool> {
         .map_err(|error| Failure::new(error.to_string()))?;
     process::adopt_orphans()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let mut report = Report::new(args)?;
+    let mut report = Report::new(args);
     for figure in
         ALL.iter().filter(|figure| args.only.is_empty() || args.only.iter().any(|n| n == figure.name))
     {

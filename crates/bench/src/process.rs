@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
 
 use rustix::process::{Pid, WaitOptions, set_child_subreaper, waitpid};
 
 use crate::failure::Result;
 
 /// Parts of a second in which the kernel tells processor time to programs: the same on every Linux.
-const TICKS: u64 = 100;
+const TICKS: f64 = 100.0;
 
 /// What the kernel says about a process in one line.
 struct Stat {
@@ -85,20 +84,20 @@ fn tree(root: u32) -> BTreeSet<u32> {
     }
 }
 
-/// Processor time that these processes, all below them, and all children of ours that have ended took until now.
+/// Processor time in seconds that these processes, all below them, and all children of ours that have ended took until now.
 /// Two marks with only one side at work between them tell what that side took.
-pub(crate) fn cpu(roots: &[u32]) -> Duration {
+pub(crate) fn cpu(roots: &[u32]) -> f64 {
     reap(roots);
     let own = Stat::of(std::process::id()).map_or(0, |stat| stat.children_ticks);
     let living: u64 =
         roots.iter().flat_map(|root| tree(*root)).filter_map(Stat::of).map(|stat| stat.ticks).sum();
-    Duration::from_millis((own + living) * 1000 / TICKS)
+    (own + living) as f64 / TICKS
 }
 
-/// Processor time of this process alone.
-pub(crate) fn own_cpu() -> Duration {
+/// Processor time of this process alone, in seconds.
+pub(crate) fn own_cpu() -> f64 {
     let ticks = Stat::of(std::process::id()).map_or(0, |stat| stat.ticks - stat.children_ticks);
-    Duration::from_millis(ticks * 1000 / TICKS)
+    ticks as f64 / TICKS
 }
 
 /// Resident memory of a process in bytes; none where it has gone.

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use crate::args::Args;
-use crate::failure::Result;
 use crate::figures::{Figure, Measured};
 use crate::machine;
 
@@ -79,14 +78,14 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(args: &Args) -> Result<Self> {
+    pub(crate) fn new(args: &Args) -> Self {
         let words: Vec<String> = std::env::args().skip(1).collect();
-        Ok(Self {
+        Self {
             machine: machine::describe(),
             quick: args.quick,
             command: words.join(" "),
             figures: Vec::new(),
-        })
+        }
     }
 
     pub(crate) fn add(&mut self, figure: &'static Figure, measured: Measured) {

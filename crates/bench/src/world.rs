@@ -41,7 +41,9 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(File::options().append(true).create(true).open(log)?)
             .spawn()
-            .map_err(|error| Failure::new(format!("cannot start {:?}: {error}", command.get_program())))?;
+            .map_err(|error| {
+                Failure::new(format!("cannot start {}: {error}", command.get_program().display()))
+            })?;
         let (sender, events) = sync_channel(64);
         let stdout = child.stdout.take().ok_or_else(|| Failure::new("a server has no output"))?;
         // It ends with the process, whose end closes the pipe.

@@ -115,18 +115,18 @@ pub(super) async fn measure(args: &Args) -> Result<Measured> {
     for _ in 0..count {
         once(&client).await?;
     }
-    let library_cpu = (cpu(&ours(&world)) - mark + own_cpu() - own).as_secs_f64() / f64::from(count);
+    let library_cpu = (cpu(&ours(&world)) - mark + own_cpu() - own) / f64::from(count);
     let syncs = (world.status().await?.fsyncs - before) as f64 / f64::from(count);
     let mark = cpu(&ours(&world));
     for _ in 0..count {
         wait_for(run()?)?;
     }
-    let program_cpu = (cpu(&ours(&world)) - mark).as_secs_f64() / f64::from(count);
+    let program_cpu = (cpu(&ours(&world)) - mark) / f64::from(count);
     let mark = cpu(&ssh.pids());
     for _ in 0..count {
         wait_for(ssh.open(&["true"]))?;
     }
-    let open_cpu = (cpu(&ssh.pids()) - mark).as_secs_f64() / f64::from(count);
+    let open_cpu = (cpu(&ssh.pids()) - mark) / f64::from(count);
     client.close().await;
 
     let notes = vec![

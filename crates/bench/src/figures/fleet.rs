@@ -122,8 +122,8 @@ fn on_all(args: &Args, world: &World) -> Result<(Row, String)> {
         }
         times.push(began.elapsed().as_secs_f64());
     }
-    let hub = (cpu(&[world.hub_pid()]) - mark).as_secs_f64() / f64::from(rounds);
-    let hosts = (own_cpu() - own).as_secs_f64() / f64::from(rounds);
+    let hub = (cpu(&[world.hub_pid()]) - mark) / f64::from(rounds);
+    let hosts = (own_cpu() - own) / f64::from(rounds);
     let (smallest, largest) = range(&times);
     let note = format!(
         "{rounds} commands on all {} hosts took {} to {}; each took {} of processor time of hub and client, and {} of the \

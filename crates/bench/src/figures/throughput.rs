@@ -103,10 +103,10 @@ pub(super) async fn measure(args: &Args) -> Result<Measured> {
     for _ in 0..rounds {
         let mark = cpu(&[hub, agent]);
         ours.0.push(count(run()?, size)?);
-        ours.1.push((cpu(&[hub, agent]) - mark).as_secs_f64());
+        ours.1.push(cpu(&[hub, agent]) - mark);
         let mark = cpu(&ssh.pids());
         theirs.0.push(count(ssh.open(&command), size)?);
-        theirs.1.push((cpu(&ssh.pids()) - mark).as_secs_f64());
+        theirs.1.push(cpu(&ssh.pids()) - mark);
     }
     let grown = (watches.0.end() - before.0, watches.1.end() - before.1);
 
