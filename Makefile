@@ -4,11 +4,13 @@ SHELL := /bin/bash
 CARGO ?= cargo
 LOCKED := --locked
 
-.PHONY: help demo test setup setup-test build fmt clippy doc docs man unit release chaos clean
+.PHONY: help demo test setup setup-test setup-bench build fmt clippy doc docs man unit release chaos bench profile clean
 
 help:
 	@echo "make demo     install what is missing, build, and try DataCentered on this machine"
 	@echo "make test     install what is missing, then format, clippy, docs and every test"
+	@echo "make bench    measure against OpenSSH and write docs/benchmarks.md (half an hour, quiet machine)"
+	@echo "make profile  where the time of a command goes, in the hub"
 	@echo "make release  build the release programs into target/release"
 	@echo "make chaos    3,000 runs over 5 hosts while everything fails at random, for three seeds"
 	@echo "make man      write the man pages of both programs into target/man"
@@ -21,6 +23,10 @@ setup:
 ## Installs what the tests need besides: network namespaces, traffic shaping, system call traces.
 setup-test:
 	@scripts/setup.sh test
+
+## Installs what the benchmarks compare with, and what profiles are made with.
+setup-bench: setup
+	@scripts/setup.sh bench
 
 demo: setup
 	$(CARGO) build $(LOCKED) --release -p datacentered -p datacentered-agent
@@ -65,6 +71,18 @@ docs:
 man:
 	$(CARGO) run $(LOCKED) -q -p datacentered -- man --dir target/man/man1
 	$(CARGO) run $(LOCKED) -q -p datacentered-agent --example man -- target/man/man8
+
+## Everything, against OpenSSH; BENCH="--quick" or BENCH="--only fleet --hosts 5000" for less or more.
+BENCH ?= --write docs/benchmarks.md
+bench: setup-bench
+	$(CARGO) build $(LOCKED) --release -p datacentered -p datacentered-agent -p datacentered-bench
+	target/release/datacentered-bench $(BENCH)
+
+## Where the time of a command goes: perf where the machine allows it, else callgrind's counts.
+profile: setup-bench
+	CARGO_PROFILE_RELEASE_STRIP=none RUSTFLAGS="-C force-frame-pointers=yes" $(CARGO) build $(LOCKED) --release --target-dir target/profile \
+	  -p datacentered -p datacentered-agent -p datacentered-bench
+	scripts/profile.sh target/profile/release
 
 clean:
 	$(CARGO) clean

@@ -2,6 +2,7 @@
 # Installs the Debian packages that a step needs, and only those that are missing.
 #   scripts/setup.sh build   what building needs
 #   scripts/setup.sh test    what the tests need besides
+#   scripts/setup.sh bench   what the benchmarks compare with, and what profiles are made with
 set -euo pipefail
 
 missing=()
@@ -27,6 +28,11 @@ if [ "${1:-build}" = test ]; then
   need node nodejs
   [ -d /usr/share/nodejs/ws ] || missing+=(node-ws)
   [ -x /usr/bin/python3 ] && /usr/bin/python3 -c 'import websocket' 2>/dev/null || missing+=(python3-websocket)
+fi
+if [ "${1:-build}" = bench ]; then
+  need sshd openssh-server
+  need ssh openssh-client
+  need valgrind valgrind
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

@@ -75,6 +75,11 @@ fn dispatch(ui: Ui, global: &Global, command: Command) -> Result<()> {
         Command::Hub(Hub::Restore { file, data_dir }) => hub_command::restore(ui, file, data_dir.data_dir),
         Command::Agent(command) => agent_command::run(ui, global.token.clone(), command),
         Command::Demo(demo) => client(commands::demo::run(ui, demo)),
+        Command::Sim(sim) => {
+            logging::client();
+            // The hosts share this process, so that it is as busy as a server.
+            runtime::server()?.block_on(commands::sim::run(ui, global, *sim))
+        }
         Command::Login(login) => client(commands::login::login(ui, global, login)),
         Command::Whoami => client(commands::login::whoami(ui, global)),
         Command::Logout => client(commands::login::logout(ui, global)),

@@ -6,6 +6,7 @@ pub(crate) mod cp;
 pub(crate) mod host;
 pub(crate) mod run;
 pub(crate) mod server;
+pub(crate) mod sim;
 pub(crate) mod terminal;
 
 use std::ffi::OsString;
@@ -106,6 +107,8 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     /// Shows everything at work on this machine: a hub, an agent and a first command, thrown away at the end
     Demo(server::Demo),
+    /// Simulates a fleet, and measures what it costs a hub: for sizing, and for seeing faults
+    Sim(Box<sim::Sim>),
     /// The hub: start it, look at it, back it up
     #[command(subcommand)]
     Hub(server::Hub),

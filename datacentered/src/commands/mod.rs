@@ -12,5 +12,7 @@ pub(crate) mod hub;
 pub(crate) mod login;
 pub(crate) mod role;
 pub(crate) mod run;
+pub(crate) mod sim;
 pub(crate) mod terminal;
+mod throwaway;
 mod watch;

@@ -1,8 +1,6 @@
 //! `demo`: a hub, an agent and a first command on this machine, over TLS, thrown away at the end.
 
-mod place;
 mod proof;
-mod server;
 
 use datacentered_client::Client;
 use datacentered_proto::operations::RunList;
@@ -10,12 +8,12 @@ use datacentered_proto::ops::run::ListParams;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Duration, timeout};
 
+use super::throwaway::place::Place;
+use super::throwaway::server::Server;
 use crate::args::server::Demo;
 use crate::failure::{Exit, Failure, Result};
 use crate::ui::Ui;
-use place::Place;
 use proof::Proven;
-use server::Server;
 
 /// How long runs that are still under way may take to be cancelled at the end.
 const CANCEL_WITHIN: Duration = Duration::from_secs(3);
@@ -39,7 +37,7 @@ impl Fleet {
 /// `demo`.
 pub(crate) async fn run(ui: Ui, demo: Demo) -> Result<()> {
     let mut leave = Leave::listen()?;
-    let place = Place::make()?;
+    let place = Place::make("demo")?;
     let mut fleet = Fleet::default();
     let result = tokio::select! {
         proven = proof::prove(ui, &place, &mut fleet) => proven,

@@ -11,8 +11,8 @@ use datacentered_proto::{ByteString, JobState, RunId};
 use serde_json::{Value, json};
 
 use super::Fleet;
-use super::place::Place;
-use super::server::Server;
+use crate::commands::throwaway::place::Place;
+use crate::commands::throwaway::server::Server;
 use crate::failure::{Failure, Result};
 use crate::text::clean::clean;
 use crate::text::outcome;

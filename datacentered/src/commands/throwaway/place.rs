@@ -1,4 +1,4 @@
-//! The directory of a demo: all of it is below here, and goes at the end.
+//! A directory for what is thrown away: all of it is below here, and goes at the end.
 
 use std::fs;
 use std::io::{self, Write};
@@ -19,14 +19,14 @@ const LONGEST_SOCKET: usize = 107;
 
 /// The directory.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     path: PathBuf,
 }
 
 impl Place {
-    /// A fresh one under TMPDIR, for this user only.
-    pub(super) fn make() -> Result<Self> {
-        let name = format!("datacentered-demo-{:08x}", Clock::system().random() >> 32);
+    /// A fresh one under TMPDIR for a command, for this user only.
+    pub(crate) fn make(command: &str) -> Result<Self> {
+        let name = format!("datacentered-{command}-{:08x}", Clock::system().random() >> 32);
         let path = std::env::temp_dir().join(name);
         fs::DirBuilder::new()
             .mode(0o700)
@@ -46,27 +46,27 @@ impl Place {
     }
 
     /// The directory itself.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Where the hub keeps its state.
-    pub(super) fn hub_dir(&self) -> PathBuf {
+    pub(crate) fn hub_dir(&self) -> PathBuf {
         self.path.join("hub")
     }
 
     /// Where the agent keeps its state.
-    pub(super) fn agent_dir(&self) -> PathBuf {
+    pub(crate) fn agent_dir(&self) -> PathBuf {
         self.path.join("agent")
     }
 
     /// The hub's local socket.
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.hub_dir().join("hub.sock")
     }
 
     /// Keeps a secret in a file of its own, and names it.
-    pub(super) fn keep_secret(&self, name: &str, secret: &str) -> Result<PathBuf> {
+    pub(crate) fn keep_secret(&self, name: &str, secret: &str) -> Result<PathBuf> {
         let path = self.path.join(name);
         let write = || -> io::Result<()> {
             let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
@@ -77,7 +77,7 @@ impl Place {
     }
 
     /// Takes everything away.
-    pub(super) async fn remove(self) -> Result<()> {
+    pub(crate) async fn remove(self) -> Result<()> {
         let mut left = REMOVALS;
         loop {
             match fs::remove_dir_all(&self.path) {

@@ -35,7 +35,7 @@ const LOG_TAIL: u64 = 2000;
 
 /// A server's process.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     name: &'static str,
     child: Child,
     events: mpsc::Receiver<Value>,
@@ -46,7 +46,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts this same program with other arguments; its messages go to a file in `directory`.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &'static str,
         directory: &Path,
         args: impl IntoIterator<Item = OsString>,
@@ -62,11 +62,11 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(messages)
-            // Ctrl-C in this terminal is for the demo, which then ends them in order.
+            // Ctrl-C in this terminal is for this command, which then ends them in order.
             .process_group(0)
             .kill_on_drop(true);
         for (variable, _) in std::env::vars_os() {
-            // What is set for this person's own hub is not meant for the demo's.
+            // What is set for this person's own hub is not meant for this one.
             if variable.as_encoded_bytes().starts_with(b"DATACENTERED_") {
                 command.env_remove(variable);
             }
@@ -78,7 +78,7 @@ impl Server {
     }
 
     /// Waits until the server has said `event`.
-    pub(super) async fn event(&mut self, event: &str) -> Result<Value> {
+    pub(crate) async fn event(&mut self, event: &str) -> Result<Value> {
         let said = async {
             while let Some(value) = self.events.recv().await {
                 if value.get("event").and_then(Value::as_str) == Some(event) {
@@ -99,7 +99,7 @@ impl Server {
     }
 
     /// Waits until the process has ended, which is a failure while it is needed.
-    pub(super) async fn ended(&mut self) -> Failure {
+    pub(crate) async fn ended(&mut self) -> Failure {
         let how = match self.child.wait().await {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
@@ -108,7 +108,7 @@ impl Server {
     }
 
     /// Asks the process to end, and ends it where it does not.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // It may have ended already; then there is nothing to ask for.
@@ -117,6 +117,17 @@ impl Server {
         if timeout(END_WITHIN, self.child.wait()).await.is_err() {
             self.child.kill().await.ok();
         }
+    }
+
+    /// Ends the process at once, as a crash would.
+    pub(crate) async fn kill(mut self) {
+        // It may have ended already; then there is nothing to end.
+        self.child.kill().await.ok();
+    }
+
+    /// Its process number, for as long as it has not been waited for.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
     }
 
     fn failure(&self, message: &str) -> Failure {
