@@ -32,6 +32,8 @@ pub mod boot;
 pub mod cgroup;
 pub mod config;
 pub mod facts;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod hub_link;
 pub mod identity;
 pub mod jobs;

@@ -11,6 +11,8 @@ pub mod backup;
 pub mod config;
 pub mod dispatch;
 mod events;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod hosts;
 pub mod hub;
 pub mod identity;

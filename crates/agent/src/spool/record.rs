@@ -136,6 +136,26 @@ impl Gap {
     }
 }
 
+/// What decodes is encoded to the same bytes again.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Some(header) = SegmentHeader::decode(bytes) {
+        assert_eq!(header.encode()[..32], bytes[..32]);
+    }
+    let offset = bytes.get(8..16).and_then(|field| field.try_into().ok()).map_or(0, u64::from_le_bytes);
+    match decode_header(bytes, offset) {
+        Some(Body::Bytes { kind, length }) => {
+            assert_eq!(encode_header(kind, length, offset)[..], bytes[..RECORD_HEADER]);
+        }
+        Some(Body::Gap) => {
+            if let Some(gap) = Gap::decode(&bytes[RECORD_HEADER..], offset) {
+                assert_eq!(gap.encode()[..], bytes[..GAP_RECORD]);
+            }
+        }
+        None => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
