@@ -7,5 +7,6 @@ mod hosts;
 mod idempotency;
 mod jobs;
 mod permissions;
+mod simulation;
 mod streams;
 mod world;
