@@ -32,6 +32,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         tagged(1, &[accepted.as_bytes(), cancel.as_bytes(), released.as_bytes()]),
     )?;
     write("agent_journal", "open_job", tagged(1, &[accepted.as_bytes(), cancel.as_bytes()]))?;
+    let last = json!({"t": "accepted", "at": AT, "slot": u32::MAX, "offer": offer}).to_string();
+    write("agent_journal", "last_slot", tagged(1, &[last.as_bytes()]))?;
     write("agent_journal", "garbage", [&[0], &b"DCJRNL01"[..], &[7; 120]].concat())?;
 
     let starting = json!({"at": AT, "boot": "b", "shim": {"pid": 1, "start_ticks": 2}}).to_string();
@@ -59,6 +61,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     write("agent_spool_record", "gap", gap(3, 9))?;
     let file = [segment.clone(), bytes(0, 1, b"out"), bytes(3, 2, b"err"), gap(6, 10), bytes(16, 1, b"on")];
     write("agent_spool", "one", fields(&[&0u64.to_le_bytes(), &file.concat()]))?;
+    // As far as offsets go, and a header that has counted more than there is.
+    let mut far = segment.clone();
+    far[8..16].copy_from_slice(&(u64::MAX - 1).to_le_bytes());
+    far.extend(bytes(u64::MAX - 1, 1, b"out"));
+    write("agent_spool", "at_the_end_of_offsets", fields(&[&(u64::MAX - 1).to_le_bytes(), &far]))?;
+    let mut counted = file.concat();
+    counted[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
+    write("agent_spool", "too_much_counted", fields(&[&0u64.to_le_bytes(), &counted]))?;
     let mut second = segment;
     second[8..16].copy_from_slice(&18u64.to_le_bytes());
     second[16..24].copy_from_slice(&15u64.to_le_bytes());
@@ -72,6 +82,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bucket = br#"{"id":1,"durability":"Always","reserved":2000,"floor":0}"#;
     let bucket =
         [&b"R\x00\x00\x00\x08"[..], &(bucket.len() as u32).to_be_bytes(), b"bcontrol", bucket].concat();
+    let most = br#"{"id":1,"durability":"Always","reserved":18446744073709551615,"floor":0}"#;
+    let most = [&b"R\x00\x00\x00\x08"[..], &(most.len() as u32).to_be_bytes(), b"bcontrol", most].concat();
+    write("engine_backup", "no_revision_left", tagged(1, &[&manifest, &most]))?;
+    write("engine_backup", "long_frame", [&[0], &b"DCENGBK\x01M\x00\xff\xff\xff"[..]].concat())?;
     write("engine_backup", "whole", tagged(1, &[&manifest, &extra, &bucket]))?;
     write("engine_backup", "raw", [&[0], &b"DCENGBK\x01M\x00\x00\x00\x02{}"[..]].concat())?;
     let head = r#"{"v":1,"at":5,"by":"u"}"#;

@@ -95,6 +95,8 @@ pub(super) fn decode_header(bytes: &[u8], offset: u64) -> Option<Body> {
     match kind {
         KIND_GAP if length == GAP_PAYLOAD => Some(Body::Gap),
         _ if length == 0 || length > super::MAX_RECORD => None,
+        // No output is so long: a damaged name and header agree on it.
+        _ if offset.checked_add(length as u64).is_none() => None,
         _ => match Kind::try_from(kind) {
             Ok(kind @ (Kind::Stdout | Kind::Stderr | Kind::Terminal)) => Some(Body::Bytes { kind, length }),
             _ => None,

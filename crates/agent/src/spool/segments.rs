@@ -74,7 +74,9 @@ fn scan(file: &File, header: SegmentHeader) -> io::Result<Totals> {
                 // A shim that was killed while writing leaves the beginning of a record: those bytes are genuine.
                 let length = (length as u64).min(size.saturating_sub(position));
                 totals.offset += length;
-                *(if kind == Kind::Stderr { &mut totals.stderr } else { &mut totals.stdout }) += length;
+                // What the header says went before is not believed further than it can be counted.
+                let counted = if kind == Kind::Stderr { &mut totals.stderr } else { &mut totals.stdout };
+                *counted = counted.saturating_add(length);
             }
             Body::Gap => {
                 let mut payload = [0; super::record::GAP_PAYLOAD];
@@ -84,8 +86,8 @@ fn scan(file: &File, header: SegmentHeader) -> io::Result<Totals> {
                 let Some(gap) = Gap::decode(&payload, totals.offset) else { break };
                 totals = Totals {
                     offset: gap.to(),
-                    stdout: totals.stdout + gap.stdout,
-                    stderr: totals.stderr + gap.stderr,
+                    stdout: totals.stdout.saturating_add(gap.stdout),
+                    stderr: totals.stderr.saturating_add(gap.stderr),
                 };
             }
         }

@@ -174,8 +174,12 @@ impl<R: Read> Input<R> {
         if length > MAX_FRAME {
             return Err(damaged("a frame of the backup is too long"));
         }
-        let mut content = vec![0; length];
-        read_exact(&mut self.reader, &mut content)?;
+        // Room grows with what comes: a length is believed only as far as there are bytes for it.
+        let mut content = Vec::new();
+        let read = (&mut self.reader).take(length as u64).read_to_end(&mut content);
+        if read.map_err(|e| Error::io("reading the backup", e))? < length {
+            return Err(damaged("the backup is cut off"));
+        }
         let mut stored = [0; 4];
         read_exact(&mut self.reader, &mut stored)?;
         let mut crc = crc32fast::Hasher::new();
@@ -218,10 +222,11 @@ fn decode_records(content: &[u8], pending: &mut [Ops; 2]) -> Result<u64> {
         records += 1;
         if *number == 0 && layout::bucket_keys().contains(&key.to_vec()) {
             let (_, mut record) = layout::decode_bucket(key, value)?;
-            record.reserved += RESTORE_JUMP;
-            if record.reserved >= MAX_REVISION {
-                return Err(Error::Limited { what: "revisions" });
-            }
+            record.reserved = record
+                .reserved
+                .checked_add(RESTORE_JUMP)
+                .filter(|reserved| *reserved < MAX_REVISION)
+                .ok_or(Error::Limited { what: "revisions" })?;
             ops.put(*keyspace, key.to_vec(), layout::encode_bucket(&record));
         } else {
             ops.put(*keyspace, key.to_vec(), value);
