@@ -75,6 +75,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     second[24..32].copy_from_slice(&3u64.to_le_bytes());
     second.extend(bytes(18, 2, b"last"));
     let two = [&0u64.to_le_bytes()[..], &file.concat(), &18u64.to_le_bytes(), &second];
+    // The end of the first segment is lost: a hole before the second.
+    let short = &file.concat()[..64 + 19];
+    let hole = [&0u64.to_le_bytes()[..], short, &18u64.to_le_bytes(), &second];
+    write("agent_spool", "hole", fields(&hole))?;
     write("agent_spool", "two", fields(&two))?;
 
     let manifest = [&b"M"[..], br#"{"format":1,"epoch":"abc","at":5}"#].concat();
