@@ -150,7 +150,7 @@ fn waiting_begins_at_the_limit_and_ends_with_an_acknowledgement() {
 #[test]
 fn a_lost_end_of_a_segment_is_a_gap_before_the_next() {
     let dir = tempfile::tempdir().expect("makes");
-    // Segments of the smallest size.
+    // Small segments: the room for all of them is divided.
     let mut writer = SpoolWriter::new(dir.path(), limits(1 << 20, u64::MAX, WhenFull::Discard));
     for _ in 0..30 {
         writer.append(Kind::Stdout, &[7; 10_000]);
