@@ -34,13 +34,18 @@ pub(crate) fn content(bytes: &[u8]) {
     json.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let bytes = Bytes::copy_from_slice(bytes);
     if let Ok(Some(params)) = body::parameters(&json, &bytes) {
-        let value: serde_json::Value = serde_json::from_str(params.get()).expect("it was JSON");
-        assert!(value.is_object());
-        let last = HeaderValue::from_static("e1-5");
-        json.insert("last-event-id", last);
-        let resumed = call::resumed(Some(params), &json).expect("an object").expect("parameters");
-        let value: serde_json::Value = serde_json::from_str(resumed.get()).expect("it is JSON");
-        assert_eq!(value["cursor"], "e1-5");
+        // What is routed unparsed may still hold text that is none (half a surrogate pair): whoever reads it refuses it.
+        let read = serde_json::from_str::<serde_json::Value>(params.get());
+        assert!(read.as_ref().map_or(true, serde_json::Value::is_object));
+        json.insert("last-event-id", HeaderValue::from_static("e1-5"));
+        match call::resumed(Some(params), &json) {
+            Ok(resumed) => {
+                let resumed = resumed.expect("parameters");
+                let value: serde_json::Value = serde_json::from_str(resumed.get()).expect("it is JSON");
+                assert_eq!(value["cursor"], "e1-5");
+            }
+            Err(_) => assert!(read.is_err(), "an object was refused"),
+        }
     }
     if let Ok(pairs) = body::pairs(&bytes) {
         assert!(

@@ -37,6 +37,8 @@ pub(super) struct Journal {
     jobs: BTreeMap<JobId, Kept>,
     released: HashSet<JobId>,
     high_water: u64,
+    /// How often each job was offered.
+    pub(super) offers: HashMap<JobId, u32>,
     /// How often each job was started.
     pub(super) starts: HashMap<JobId, u32>,
     /// How each job ended here.
@@ -135,6 +137,7 @@ impl Host {
     fn offered(&self, offer: Offer) -> JobReport {
         let mut journal = self.journal();
         let job = offer.job;
+        *journal.offers.entry(job).or_default() += 1;
         if offer.incarnation != INCARNATION {
             journal.faults.push(format!("{job} was offered to the journal {}", offer.incarnation));
         }

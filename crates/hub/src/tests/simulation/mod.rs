@@ -10,6 +10,7 @@ mod host;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use datacentered_engine::kv::Expect;
@@ -43,6 +44,9 @@ const SCHEDULES: u64 = 60;
 /// Events of one schedule.
 const EVENTS: u64 = 24;
 
+/// Schedules run beside each other: most of their time is the engine's.
+const WORKERS: u64 = 4;
+
 /// How long everything may take to come to its end once the network is well again, in the clock's time.
 const BOUND: Duration = Duration::from_mins(3);
 
@@ -64,6 +68,23 @@ struct Machine {
     host: Host,
     cables: Vec<Cable>,
     agent: JoinSet<()>,
+}
+
+/// What a schedule came by, so that schedules that try nothing are noticed.
+#[derive(Debug, Default)]
+struct Seen {
+    outcomes: BTreeMap<&'static str, u64>,
+    /// Jobs that their host got more than once.
+    offered_again: u64,
+}
+
+impl Seen {
+    fn add(&mut self, other: Self) {
+        self.offered_again += other.offered_again;
+        for (kind, count) in other.outcomes {
+            *self.outcomes.entry(kind).or_default() += count;
+        }
+    }
 }
 
 struct Simulation {
@@ -265,8 +286,9 @@ impl Simulation {
         ended
     }
 
-    fn check(&self, runs: &[RunReply]) {
+    fn check(&self, runs: &[RunReply]) -> Seen {
         let seed = self.seed;
+        let mut seen = Seen::default();
         for run in runs {
             for target in &run.targets {
                 let Some(outcome) = &target.outcome else {
@@ -274,6 +296,7 @@ impl Simulation {
                 };
                 assert!(!target.evidence.is_empty(), "seed {seed}: no evidence for {target:?}");
                 self.agrees(target.job, outcome);
+                *seen.outcomes.entry(outcome.kind()).or_default() += 1;
             }
         }
         for machine in &self.machines {
@@ -281,7 +304,9 @@ impl Simulation {
             assert!(journal.faults.is_empty(), "seed {seed}: {:#?}", journal.faults);
             let twice: Vec<_> = journal.starts.iter().filter(|(_, times)| **times > 1).collect();
             assert!(twice.is_empty(), "seed {seed}: started more than once: {twice:?}");
+            seen.offered_again += journal.offers.values().filter(|times| **times > 1).count() as u64;
         }
+        seen
     }
 
     /// The hub says what the host knows: where a command was started, its end is the host's.
@@ -308,7 +333,7 @@ impl Simulation {
     }
 }
 
-async fn schedule(seed: u64) {
+async fn schedule(seed: u64) -> Seen {
     let mut random = Random(seed);
     let mut simulation = Simulation::new(seed).await;
     for index in 0..simulation.machines.len() {
@@ -320,38 +345,62 @@ async fn schedule(seed: u64) {
     }
     simulation.create(&mut random).await;
     let runs = simulation.settle().await;
-    simulation.check(&runs);
+    let seen = simulation.check(&runs);
     let mover = simulation.mover.take().expect("running");
     simulation.hub.stop.cancel();
     mover.stop().await;
     simulation.hub.engine.shutdown().await;
+    seen
 }
 
 /// Runs a schedule on a runtime of its own. While a blocking task is there, tokio does not move the clock by itself.
-fn run(seed: u64) {
+fn run(seed: u64) -> Seen {
+    println!("DC_SEED={seed}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("runtime").block_on(async {
         let (done, held) = std::sync::mpsc::sync_channel::<()>(0);
         let holding = tokio::task::spawn_blocking(move || {
             let _ = held.recv();
         });
-        schedule(seed).await;
+        let seen = schedule(seed).await;
         drop(done);
         holding.await.expect("held");
-    });
+        seen
+    })
 }
 
 #[test]
 fn partitions_delays_and_half_open_links() {
     let setting = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(seed) = setting("DC_SEED") {
-        println!("DC_SEED={seed}");
-        return run(seed);
+        println!("{:?}", run(seed));
+        return;
     }
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let first = u64::from(now.map_or(1, |now| now.subsec_nanos()));
-    for seed in first..first + setting("DC_SCHEDULES").unwrap_or(SCHEDULES) {
-        println!("DC_SEED={seed}");
-        run(seed);
+    let schedules = setting("DC_SCHEDULES").unwrap_or(SCHEDULES);
+    let next = AtomicU64::new(0);
+    let work = || {
+        let mut all = Seen::default();
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < schedules)
+        {
+            let seen = run(first + seed);
+            all.add(seen);
+        }
+        all
+    };
+    let mut all = Seen::default();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            all.add(worker.join().expect("a schedule failed; its seed is in the message"));
+        }
+    });
+    println!("{schedules} schedules: {all:?}");
+    if schedules >= SCHEDULES {
+        assert!(all.offered_again > 0, "no answer to an offer was ever lost: {all:?}");
+        for kind in ["exited", "cancelled", "offline"] {
+            assert!(all.outcomes.contains_key(kind), "nothing ended as {kind}: {all:?}");
+        }
     }
 }
