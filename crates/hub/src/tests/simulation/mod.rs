@@ -7,6 +7,7 @@
 
 mod cable;
 mod host;
+mod links;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,28 +16,24 @@ use std::time::Duration;
 
 use datacentered_engine::kv::Expect;
 use datacentered_engine::outbox::Mover;
+use datacentered_link::Link;
 use datacentered_link::clock::Clock;
-use datacentered_link::{Limits, Link, Side, websocket_config};
 use datacentered_proto::operations::{HostEnrol, RunCancel, RunCreate, RunShow, TokenCreate};
 use datacentered_proto::ops::access::{TokenCreateParams, TokenKind};
 use datacentered_proto::ops::host::{EnrolParams, Facts};
 use datacentered_proto::ops::job::ExecSpec;
 use datacentered_proto::ops::run::{CancelParams, CreateParams, OfflinePolicy, RunReply, ShowParams};
 use datacentered_proto::{JobId, OperationKey, Outcome, RunId, Timestamp};
-use tokio::io::DuplexStream;
 use tokio::task::JoinSet;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::Role as SocketRole;
 
-use super::world::{Deaf, hello};
 use crate::config::Config;
 use crate::hub::Hub;
-use crate::identity::HostKey;
-use crate::sessions::{Peer, Session, Who, serve_link};
+use crate::sessions::Who;
 use crate::store::Change;
 use crate::store::records::HubRecord;
 use cable::Cable;
 use host::Host;
+use links::{accept, sound};
 
 /// Schedules of one test run.
 const SCHEDULES: u64 = 60;
@@ -95,33 +92,6 @@ struct Simulation {
     runs: Vec<RunId>,
     seed: u64,
     _dir: tempfile::TempDir,
-}
-
-/// Serves a connection on the hub's side.
-fn accept(hub: &Arc<Hub>, who: Who, key: Option<HostKey>, end: DuplexStream) {
-    let peer = Peer::Tcp("127.0.0.1:1".parse().expect("address"));
-    let session = Session::open(hub, peer, key, who).expect("session");
-    let served = hub.clone();
-    hub.tasks.spawn("simulated link", async move {
-        let config = websocket_config(&served.config.limits.link);
-        let socket = WebSocketStream::from_raw_socket(end, SocketRole::Server, Some(config)).await;
-        serve_link(served, session, socket).await;
-    });
-}
-
-/// A link that nothing happens to.
-async fn sound(hub: &Arc<Hub>, who: Who, key: Option<HostKey>) -> Link {
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    accept(hub, who, key, far);
-    let limits = Limits::default();
-    let config = websocket_config(&limits);
-    let socket = WebSocketStream::from_raw_socket(near, SocketRole::Client, Some(config)).await;
-    let (link, driver) = Link::start(socket, Side::Dialled, Arc::new(Deaf), limits);
-    hub.tasks.spawn("sound link", async move {
-        driver.await;
-    });
-    hello(&link, None, None).await.expect("hello");
-    link
 }
 
 impl Simulation {
