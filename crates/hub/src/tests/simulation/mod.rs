@@ -317,6 +317,8 @@ async fn schedule(seed: u64) -> Seen {
     let runs = simulation.settle().await;
     let seen = simulation.check(&runs);
     let mover = simulation.mover.take().expect("running");
+    // Going down waits for threads by the clock, which nobody moves any more.
+    tokio::time::resume();
     simulation.hub.stop.cancel();
     mover.stop().await;
     simulation.hub.engine.shutdown().await;
