@@ -34,6 +34,8 @@ pub mod cgroup;
 pub mod config;
 pub mod facts;
 pub mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod hub_link;
 pub mod identity;
 pub mod jobs;

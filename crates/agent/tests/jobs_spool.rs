@@ -146,3 +146,38 @@ fn waiting_begins_at_the_limit_and_ends_with_an_acknowledgement() {
     writer.append(Kind::Stdout, &vec![1; 100 << 10]);
     assert_eq!(writer.unacked(), (164 << 10));
 }
+
+#[test]
+fn a_lost_end_of_a_segment_is_a_gap_before_the_next() {
+    let dir = tempfile::tempdir().expect("makes");
+    // Small segments: the room for all of them is divided.
+    let mut writer = SpoolWriter::new(dir.path(), limits(1 << 20, u64::MAX, WhenFull::Discard));
+    for _ in 0..30 {
+        writer.append(Kind::Stdout, &[7; 10_000]);
+    }
+    writer.finish();
+    let mut names: Vec<_> =
+        std::fs::read_dir(dir.path()).expect("reads").map(|entry| entry.expect("entry").path()).collect();
+    names.sort();
+    assert!(names.len() > 2, "{names:?}");
+    // A power cut left one record in the first segment.
+    let first = std::fs::OpenOptions::new().write(true).open(&names[0]).expect("opens");
+    first.set_len(64 + 16 + 10_000).expect("cuts");
+    let name = names[1].file_name().and_then(|name| name.to_str()).expect("text");
+    let second = u64::from_str_radix(&name["spool.".len()..], 16).expect("an offset");
+
+    let mut reader = SpoolReader::new(dir.path(), 0);
+    reader.complete();
+    block_on(async {
+        let mut gaps = Vec::new();
+        loop {
+            match reader.next().await.expect("reads") {
+                Item::Bytes { .. } => {}
+                Item::Gap { from, to, reason } => gaps.push((from, to, reason)),
+                Item::Pending => break,
+            }
+        }
+        assert_eq!(gaps, [(10_000, second, GapReason::Lost)]);
+        assert_eq!(reader.offset(), 300_000);
+    });
+}

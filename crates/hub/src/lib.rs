@@ -12,6 +12,8 @@ pub mod config;
 pub mod dispatch;
 mod events;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod hosts;
 pub mod hub;
 pub mod identity;

@@ -160,6 +160,26 @@ macro_rules! operations {
                 type Item = $item;
             })?
         )*
+
+        /// Reads a part of the named operation as its type and writes it again; none where it is not of that type, or
+        /// where there is no such part. For fuzz targets, which know operations by name only.
+        #[cfg(feature = "fuzzing")]
+        pub fn recode(name: &str, part: Part, text: &str) -> Option<String> {
+            match part {
+                Part::Params => match name {
+                    $($name => recode_as::<<$type as Operation>::Params>(text),)*
+                    _ => None,
+                },
+                Part::Reply => match name {
+                    $($name => recode_as::<<$type as Operation>::Reply>(text),)*
+                    _ => None,
+                },
+                Part::Item => match name {
+                    $($($name => recode_as::<$item>(text),)?)*
+                    _ => None,
+                },
+            }
+        }
     };
     (@item) => { None };
     (@item $item:ty) => { Some(|generator| generator.subschema_for::<$item>()) };
@@ -308,6 +328,24 @@ operations! {
     HostfilePlace = "hostfile.place", Agent, Change, Hub, file::PlaceParams => file::PlaceReply;
     /// The hub is going down in good order.
     AgentDrain = "agent.drain", Agent, Read, Hub, job::DrainParams => Done;
+}
+
+/// Which of an operation's types [`recode`] is about.
+#[cfg(feature = "fuzzing")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What it takes.
+    Params,
+    /// What it answers.
+    Reply,
+    /// An item of its stream.
+    Item,
+}
+
+#[cfg(feature = "fuzzing")]
+fn recode_as<T: Serialize + DeserializeOwned>(text: &str) -> Option<String> {
+    let value: T = serde_json::from_str(text).ok()?;
+    serde_json::to_string(&value).ok()
 }
 
 /// The row of an operation.

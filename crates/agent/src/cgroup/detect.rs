@@ -102,6 +102,12 @@ fn own_groups(mountinfo: &str, cgroup: &str) -> Own {
     own
 }
 
+/// Reads any two texts as the kernel's.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(mountinfo: &str, cgroup: &str) {
+    drop(own_groups(mountinfo, cgroup));
+}
+
 fn mount_of(mountinfo: &str, kind: &str, option: Option<&str>, path: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;

@@ -3,7 +3,7 @@
 //! The unified hierarchy (v2) is used wherever it is mounted, also beside v1 (as systemd's hybrid layout does): it can
 //! list and kill. Limits come from v2 where its controllers are there, else from v1's `pids` and `memory`.
 
-mod detect;
+pub(crate) mod detect;
 
 use std::fs;
 use std::io;

@@ -70,6 +70,13 @@ fn mounts(mountinfo: &[u8]) -> Vec<Mount> {
     found
 }
 
+/// What is read is bounded by what there was to read.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(mountinfo: &[u8]) {
+    let length: usize = mounts(mountinfo).iter().map(|mount| mount.at.len()).sum();
+    assert!(length <= mountinfo.len());
+}
+
 /// `36 35 98:0 /root /mount options shared:1 - ext4 /dev/root superoptions`, as proc(5) describes it.
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());

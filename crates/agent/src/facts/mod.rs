@@ -3,7 +3,7 @@
 //! Everything below a root directory that the caller names, so that tests hand in a directory of fixtures. A source
 //! that is missing or odd leaves its fact empty: facts describe, they never stop the agent.
 
-mod disks;
+pub(crate) mod disks;
 mod network;
 mod system;
 mod text;

@@ -365,6 +365,12 @@ fn load_enrolment(path: &Path) -> Result<Option<Enrolment>, IdentityError> {
     Ok(Some(enrolment))
 }
 
+/// Whether a file is taken as an enrolment.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(path: &Path) -> bool {
+    load_enrolment(path).is_ok_and(|enrolment| enrolment.is_some())
+}
+
 fn certificate_fingerprint(pem: &str) -> Result<Fingerprint, IdentityError> {
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok();
     der.and_then(|der| Fingerprint::of_certificate(&der))

@@ -60,7 +60,7 @@ impl Index {
     }
 
     pub(super) fn next_slot(&self) -> u32 {
-        self.jobs.values().filter_map(|known| known.entry.slot).max().map_or(0, |slot| slot + 1)
+        self.jobs.values().filter_map(|known| known.entry.slot).max().map_or(0, |slot| slot.saturating_add(1))
     }
 
     pub(super) fn find_free(&mut self, count: u32) {

@@ -39,7 +39,8 @@ pub fn stat(pid: i32) -> io::Result<Stat> {
     parse(&buffer[..length]).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-fn parse(line: &[u8]) -> Option<Stat> {
+/// Reads a line of `/proc/PID/stat`.
+pub(crate) fn parse(line: &[u8]) -> Option<Stat> {
     // The name may hold spaces and parentheses: it ends at the last one.
     let open = line.iter().position(|b| *b == b'(')?;
     let close = line.iter().rposition(|b| *b == b')')?;

@@ -5,7 +5,7 @@
 //! before, so that totals can be told from the last one alone. The shim writes, any number of readers follow.
 
 pub mod reader;
-mod record;
+pub(crate) mod record;
 pub mod segments;
 pub mod writer;
 

@@ -102,10 +102,11 @@ impl SpoolReader {
                 }
             }
             let Some(head) = self.peek(RECORD_HEADER).await? else {
-                if self.next_segment() {
-                    continue;
+                match self.next_segment()? {
+                    Next::Readable => continue,
+                    Next::Gap(item) => return Ok(item),
+                    Next::Nothing => return Ok(Item::Pending),
                 }
-                return Ok(Item::Pending);
             };
             match decode_header(&head, self.offset) {
                 Some(Body::Bytes { kind, length }) => {
@@ -217,28 +218,34 @@ impl SpoolReader {
     }
 
     /// Goes on to the segment that begins where this one ends, if there is one.
-    fn next_segment(&mut self) -> bool {
-        let Some(open) = &self.open else { return false };
+    fn next_segment(&mut self) -> io::Result<Next> {
+        let Some(open) = &self.open else { return Ok(Next::Nothing) };
         if open.position == 0 {
-            return false;
+            return Ok(Next::Nothing);
         }
         match File::open(segments::path(&self.dir, self.offset)) {
             Ok(file) if !same_file(&file, &open.file) => {
                 self.open = Some(Open { file: Arc::new(file), position: 0, window: Bytes::new() });
-                true
+                return Ok(Next::Readable);
             }
-            Ok(_) => false,
-            Err(_) => {
-                // Segments behind this one exist only where their beginning was removed after an acknowledgement.
-                let later = segments::starts(&self.dir)
-                    .is_ok_and(|starts| starts.iter().any(|start| *start > self.offset));
-                if later {
-                    self.wanted = self.wanted.max(self.offset);
-                    self.open = None;
-                }
-                later
-            }
+            Ok(_) => return Ok(Next::Nothing),
+            Err(_) => {}
         }
+        let starts = segments::starts(&self.dir).unwrap_or_default();
+        let Some(later) = starts.iter().copied().find(|start| *start > self.offset) else {
+            return Ok(Next::Nothing);
+        };
+        // A segment is begun when the one before is whole: what this one holds now is all that it ever will.
+        if open.file.metadata()?.len() >= open.position + RECORD_HEADER as u64 {
+            self.forget_window();
+            return Ok(Next::Readable);
+        }
+        // What lies between was removed after an acknowledgement, with this one; else a power cut took it.
+        let removed = starts.first().is_none_or(|first| *first > self.offset);
+        self.wanted = self.wanted.max(self.offset);
+        self.open = None;
+        let reason = if removed { GapReason::Retention } else { GapReason::Lost };
+        Ok(self.skip_to(later, reason).map_or(Next::Readable, Next::Gap))
     }
 
     /// The next `length` bytes of the segment, without passing them; `None` where they are not all there yet.
@@ -294,6 +301,16 @@ enum GapStep {
     Passed(Option<Item>),
     /// Still in front of it: it is the last record and may grow.
     Before(Option<Item>),
+}
+
+/// What follows the end of a segment.
+enum Next {
+    /// There is more to read.
+    Readable,
+    /// Offsets that are in no segment.
+    Gap(Item),
+    /// Nothing yet.
+    Nothing,
 }
 
 enum Found {

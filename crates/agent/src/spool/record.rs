@@ -96,6 +96,8 @@ pub(super) fn decode_header(bytes: &[u8], offset: u64) -> Option<Body> {
     match kind {
         KIND_GAP if length == GAP_PAYLOAD => Some(Body::Gap),
         _ if length == 0 || length > super::MAX_RECORD => None,
+        // No output is so long: a damaged name and header agree on it.
+        _ if offset.checked_add(length as u64).is_none() => None,
         _ => match Kind::try_from(kind) {
             Ok(kind @ (Kind::Stdout | Kind::Stderr | Kind::Terminal | Kind::Mark)) => {
                 Some(Body::Bytes { kind, length })
@@ -151,6 +153,26 @@ impl Gap {
             (u64::from_le_bytes(*to), u64::from_le_bytes(*stdout), u64::from_le_bytes(*stderr));
         let marks = to.checked_sub(from)?.checked_sub(stdout)?.checked_sub(stderr)?;
         (to > from).then_some(Self { from, stdout, stderr, marks })
+    }
+}
+
+/// What decodes is encoded to the same bytes again.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Some(header) = SegmentHeader::decode(bytes) {
+        assert_eq!(header.encode()[..32], bytes[..32]);
+    }
+    let offset = bytes.get(8..16).and_then(|field| field.try_into().ok()).map_or(0, u64::from_le_bytes);
+    match decode_header(bytes, offset) {
+        Some(Body::Bytes { kind, length }) => {
+            assert_eq!(encode_header(kind, length, offset)[..], bytes[..RECORD_HEADER]);
+        }
+        Some(Body::Gap) => {
+            if let Some(gap) = Gap::decode(&bytes[RECORD_HEADER..], offset) {
+                assert_eq!(gap.encode()[..], bytes[..GAP_RECORD]);
+            }
+        }
+        None => {}
     }
 }
 

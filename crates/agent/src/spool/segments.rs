@@ -31,10 +31,11 @@ impl Totals {
     /// Adds so many bytes of a kind.
     pub(super) fn count(&mut self, kind: Kind, length: u64) {
         self.offset += length;
+        // What a header on the disk says went before is not believed further than it can be counted.
         match kind {
             Kind::Mark => {}
-            Kind::Stderr => self.stderr += length,
-            _ => self.stdout += length,
+            Kind::Stderr => self.stderr = self.stderr.saturating_add(length),
+            _ => self.stdout = self.stdout.saturating_add(length),
         }
     }
 }
@@ -100,8 +101,8 @@ fn scan(file: &File, header: SegmentHeader) -> io::Result<Totals> {
                 let Some(gap) = Gap::decode(&payload, totals.offset) else { break };
                 totals = Totals {
                     offset: gap.to(),
-                    stdout: totals.stdout + gap.stdout,
-                    stderr: totals.stderr + gap.stderr,
+                    stdout: totals.stdout.saturating_add(gap.stdout),
+                    stderr: totals.stderr.saturating_add(gap.stderr),
                 };
             }
         }

@@ -11,6 +11,8 @@ mod config;
 mod counters;
 mod dir;
 mod failure;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod kv;
 mod log;
 mod ops;

@@ -39,13 +39,49 @@ pub struct Restored {
 /// Errors: [`Error::Invalid`] when the directory is not empty or the stream is no backup, [`Error::NewerVersion`],
 /// [`Error::Damaged`] when the stream is cut or altered, [`Error::Io`].
 pub fn restore<R: Read>(mut reader: R, dir: &Path) -> Result<Restored> {
+    // Before anything is made: what is no backup leaves no directory.
     read_magic(&mut reader)?;
     let mut data_dir = DataDir::begin_restore(dir)?;
     let config = EmbeddedConfig { min_free_bytes: 0, ..EmbeddedConfig::default() };
     let failure = Failure::default();
     let stores = [open_kv(&data_dir, &config, &failure)?, open_log(&data_dir, &config, &failure)?];
-    let mut input = Input { reader, frames: 0, sum: crc32fast::Hasher::new() };
     let mut pending = [Ops::default(), Ops::default()];
+    let found = read_all(reader, &mut pending, &mut |pending| {
+        for (store, ops) in stores.iter().zip(pending) {
+            if ops.bytes() >= WRITE_BYTES {
+                write(store, ops)?;
+            }
+        }
+        Ok(())
+    })?;
+    for (store, ops) in stores.iter().zip(&mut pending) {
+        write(store, ops)?;
+        store.sync().map_err(|fault| fault.error())?;
+    }
+    drop(stores);
+    data_dir.set_ready()?;
+    data_dir.note_clean_end()?;
+    Ok(Restored {
+        epoch: data_dir.epoch().to_owned(),
+        backup_epoch: found.manifest.epoch,
+        backup_at: found.manifest.at,
+        extra: found.extra,
+    })
+}
+
+/// What a backup holds beside its records.
+pub(super) struct Found {
+    pub(super) manifest: Manifest,
+    pub(super) extra: Vec<(String, Bytes)>,
+}
+
+/// Reads a backup behind its magic to its end. Records gather in `pending`, which `each` may empty after every frame.
+pub(super) fn read_all<R: Read>(
+    reader: R,
+    pending: &mut [Ops; 2],
+    each: &mut dyn FnMut(&mut [Ops; 2]) -> Result<()>,
+) -> Result<Found> {
+    let mut input = Input { reader, frames: 0, sum: crc32fast::Hasher::new() };
     let mut manifest: Option<Manifest> = None;
     let mut extra = Vec::new();
     let mut records = 0;
@@ -66,12 +102,8 @@ pub fn restore<R: Read>(mut reader: R, dir: &Path) -> Result<Restored> {
             }
             kind::EXTRA if extra.len() < MAX_EXTRAS => extra.push(decode_extra(content)?),
             kind::RECORDS => {
-                records += decode_records(&content, &mut pending)?;
-                for (store, ops) in stores.iter().zip(&mut pending) {
-                    if ops.bytes() >= WRITE_BYTES {
-                        write(store, ops)?;
-                    }
-                }
+                records += decode_records(&content, pending)?;
+                each(pending)?;
             }
             kind::END => {
                 let end: End = json(&content)?;
@@ -84,19 +116,7 @@ pub fn restore<R: Read>(mut reader: R, dir: &Path) -> Result<Restored> {
         }
     }
     let manifest = manifest.ok_or_else(|| damaged("the backup has no manifest"))?;
-    for (store, ops) in stores.iter().zip(&mut pending) {
-        write(store, ops)?;
-        store.sync().map_err(|fault| fault.error())?;
-    }
-    drop(stores);
-    data_dir.set_ready()?;
-    data_dir.note_clean_end()?;
-    Ok(Restored {
-        epoch: data_dir.epoch().to_owned(),
-        backup_epoch: manifest.epoch,
-        backup_at: manifest.at,
-        extra,
-    })
+    Ok(Found { manifest, extra })
 }
 
 fn damaged(what: &str) -> Error {
@@ -122,7 +142,7 @@ fn read_exact(reader: &mut impl Read, into: &mut [u8]) -> Result<()> {
     })
 }
 
-fn read_magic(reader: &mut impl Read) -> Result<()> {
+pub(super) fn read_magic(reader: &mut impl Read) -> Result<()> {
     let mut magic = [0; MAGIC.len() + 1];
     read_exact(reader, &mut magic)?;
     let [name @ .., version] = magic;
@@ -154,8 +174,12 @@ impl<R: Read> Input<R> {
         if length > MAX_FRAME {
             return Err(damaged("a frame of the backup is too long"));
         }
-        let mut content = vec![0; length];
-        read_exact(&mut self.reader, &mut content)?;
+        // Room grows with what comes: a length is believed only as far as there are bytes for it.
+        let mut content = Vec::new();
+        let read = (&mut self.reader).take(length as u64).read_to_end(&mut content);
+        if read.map_err(|e| Error::io("reading the backup", e))? < length {
+            return Err(damaged("the backup is cut off"));
+        }
         let mut stored = [0; 4];
         read_exact(&mut self.reader, &mut stored)?;
         let mut crc = crc32fast::Hasher::new();
@@ -198,10 +222,11 @@ fn decode_records(content: &[u8], pending: &mut [Ops; 2]) -> Result<u64> {
         records += 1;
         if *number == 0 && layout::bucket_keys().contains(&key.to_vec()) {
             let (_, mut record) = layout::decode_bucket(key, value)?;
-            record.reserved += RESTORE_JUMP;
-            if record.reserved >= MAX_REVISION {
-                return Err(Error::Limited { what: "revisions" });
-            }
+            record.reserved = record
+                .reserved
+                .checked_add(RESTORE_JUMP)
+                .filter(|reserved| *reserved < MAX_REVISION)
+                .ok_or(Error::Limited { what: "revisions" })?;
             ops.put(*keyspace, key.to_vec(), layout::encode_bucket(&record));
         } else {
             ops.put(*keyspace, key.to_vec(), value);

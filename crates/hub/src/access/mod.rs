@@ -30,6 +30,12 @@ pub use rights::Rights;
 pub use setup::{SetupSecret, is_set_up, prepare_setup};
 pub use tokens::{authenticate, check_join_token, find_join_token};
 
+/// The secret in a text is a part of it.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(text: &str) {
+    assert!(text.contains(tokens::join_secret(text)));
+}
+
 /// What this noun keeps in memory.
 #[derive(Debug)]
 pub struct Access {

@@ -178,7 +178,7 @@ pub fn check_join_token(hub: &Hub, token: &TokenRecord) -> Result<(), Error> {
 }
 
 /// The secret in the middle of a join token; the text itself where it is nothing more.
-fn join_secret(text: &str) -> &str {
+pub(super) fn join_secret(text: &str) -> &str {
     let Some(rest) = text.strip_prefix(JOIN_PREFIX) else { return text };
     match rest.rsplit_once('_') {
         Some((secret, fingerprint)) if fingerprint.len() == FINGERPRINT_LEN => secret,

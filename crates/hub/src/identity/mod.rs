@@ -38,6 +38,18 @@ pub(crate) use web::machine_name;
 use ca::Authority;
 use web::WebCertificate;
 
+/// A certificate's key has its fingerprint; a public key that can be certified is whole.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    use rcgen::PublicKeyData as _;
+    if let Some(key) = HostKey::of_certificate(&bytes.into()) {
+        assert!(key.fingerprint == sha256_hex(&key.spki) && key.spki.len() <= bytes.len());
+    }
+    if let Some(key) = spki::PublicKey::parse(bytes) {
+        assert!(bytes.ends_with(key.der_bytes()) && !key.der_bytes().is_empty());
+    }
+}
+
 /// The directory in the data directory.
 pub const IDENTITY_DIR: &str = "identity";
 

@@ -11,6 +11,7 @@ mod permissions;
 mod recovery;
 mod restore;
 mod roles;
+mod simulation;
 mod streams;
 mod terminals;
 mod world;

@@ -52,7 +52,7 @@ pub(super) async fn identify(
 }
 
 /// The token in the `Authorization` header.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let token = value.to_str().ok().and_then(|text| {
@@ -66,7 +66,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
 }
 
 /// The session cookie, where there is exactly one.
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn cookie(headers: &HeaderMap) -> Option<&str> {
     let texts = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = texts.flat_map(|text| text.split(';')).take(MAX_COOKIES);
     let mut found = pairs.filter_map(|pair| {
@@ -80,7 +80,7 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 
 /// A browser adds cookies by itself, so that the request must also come from the hub's own page: it says so in `Origin`
 /// (already compared), or, where browsers leave that out, in `Sec-Fetch-Site`.
-fn require_own_page(method: &Method, headers: &HeaderMap) -> Result<(), Error> {
+pub(super) fn require_own_page(method: &Method, headers: &HeaderMap) -> Result<(), Error> {
     if headers.contains_key(ORIGIN) {
         return Ok(());
     }

@@ -68,7 +68,7 @@ fn cause(face: &Face, headers: &HeaderMap) -> Cause {
 }
 
 /// W3C trace context, version 00: `00-TRACE-SPAN-FLAGS`.
-fn is_traceparent(text: &str) -> bool {
+pub(super) fn is_traceparent(text: &str) -> bool {
     let hex = |part: &str, length: usize| {
         part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };

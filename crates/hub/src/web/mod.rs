@@ -7,6 +7,8 @@
 mod body;
 mod call;
 mod credentials;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod headers;
 mod html;
 mod link;

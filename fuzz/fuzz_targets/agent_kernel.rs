@@ -1,0 +1,5 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    (datacentered_fuzz::target("agent_kernel").expect("a target of that name"))(bytes)
+});
