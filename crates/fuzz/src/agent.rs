@@ -152,7 +152,7 @@ pub(crate) fn spool(bytes: &[u8]) {
                         assert_eq!(reader.offset(), offset + bytes.len() as u64);
                     }
                     Item::Gap { from, to, .. } => {
-                        assert!(from == before && to > from && reader.offset() == to)
+                        assert!(from == before && to > from && reader.offset() == to);
                     }
                 }
                 left = left.checked_sub(1).expect("the reader comes to an end");

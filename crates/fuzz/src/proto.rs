@@ -9,6 +9,7 @@ use datacentered_proto::{
     AuditId, ByteString, Cursor, Error, Evidence, HostId, JobId, JobState, OperationKey, Outcome, RunId,
     SessionId, Timestamp, TokenId, UserId,
 };
+use serde_json::value::RawValue;
 
 use crate::support::{halves, json, spelled, text};
 
@@ -36,7 +37,7 @@ pub(crate) fn message(bytes: &[u8]) {
             else {
                 panic!("a request is written as something else: {again}");
             };
-            assert_eq!((i, m, p.map(|p| p.get()), c), (Id::Number(id), method, Some(params.get()), cause));
+            assert_eq!((i, m, p.map(RawValue::get), c), (Id::Number(id), method, Some(params.get()), cause));
         }
         Ok(Incoming::Request { id, method, .. }) => {
             let refused = rpc::no_such_method(&id, &method);

@@ -56,7 +56,9 @@ pub fn field(bytes: &[u8]) -> Vec<u8> {
 /// Writes a CRC-32 of `covered` into four bytes at `at`, so that what lies behind a checksum is reached too.
 pub fn with_checksum(bytes: &mut [u8], at: usize, covered: &[&[u8]], little_endian: bool) {
     let mut hasher = crc32fast::Hasher::new();
-    covered.iter().for_each(|part| hasher.update(part));
+    for part in covered {
+        hasher.update(part);
+    }
     let sum = hasher.finalize();
     let sum = if little_endian { sum.to_le_bytes() } else { sum.to_be_bytes() };
     if let Some(place) = bytes.get_mut(at..at + 4) {

