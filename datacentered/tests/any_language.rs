@@ -52,7 +52,8 @@ fn a_command_its_output_and_its_exit_code() {
 
         // Many times what the hub may send without more credit.
         let output = run(&world, &token, &program, &["web1", "seq", "400000"]);
-        let expected: String = (1..=400_000).map(|number| format!("{number}\n")).collect();
+        let lines: Vec<String> = (1..=400_000).map(|number| number.to_string()).collect();
+        let expected = lines.join("\n") + "\n";
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
         assert!(output.stdout == expected, "all of it, in order");
     }

@@ -84,3 +84,38 @@ fn an_agent_that_starts_with_a_broken_policy_refuses_everything() {
     assert!(refused.stderr.contains("policy.toml:2: unknown field `x`"), "{refused:?}");
     assert!(refused.stderr.contains("everything is refused until this is corrected"), "{refused:?}");
 }
+
+#[test]
+fn terminals_and_files_have_rules_of_their_own() {
+    let world = World::with_hosts(["web1"]);
+    let policy = world.host_dir("web1").join("policy.toml");
+    let rules = "\
+[[rule]]
+refuse = [\"terminal\"]
+reason = \"commands only\"
+
+[[rule]]
+refuse = [\"file\"]
+commands = [\"write *\"]
+reason = \"nothing is copied here\"
+";
+    fs::write(&policy, rules).expect("a policy");
+    let terminal = world.run(["shell", "web1", "--", "true"]);
+    assert_eq!(terminal.code, 255);
+    assert!(terminal.stderr.contains(&format!("{}:1 refuses terminal", policy.display())), "{terminal:?}");
+    assert_eq!(world.run(["run", "--on", "web1", "--", "echo", "a command"]).ok().stdout, "a command\n");
+
+    let (here, there) = (world.path().join("here"), world.path().join("there"));
+    fs::write(&here, "bytes").expect("a file");
+    let remote = format!("web1:{}", there.display());
+    let up = world.run(["cp", here.to_str().expect("a path"), &remote]);
+    assert_eq!(up.code, 1);
+    assert!(
+        up.stderr.contains("refused by the host") && up.stderr.contains("nothing is copied here"),
+        "{up:?}"
+    );
+    assert!(!there.exists());
+    fs::write(&there, "their bytes").expect("a file");
+    world.run(["cp", &remote, here.to_str().expect("a path")]).ok();
+    assert_eq!(fs::read_to_string(&here).expect("copied"), "their bytes");
+}

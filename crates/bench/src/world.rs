@@ -249,7 +249,7 @@ impl World {
     async fn token(&self, admin: &Client, kind: TokenKind, uses: Option<u32>) -> Result<String> {
         let params = TokenCreateParams {
             key: admin.clock().key(),
-            role: (kind == TokenKind::Api).then_some(Role::Admin),
+            role: (kind == TokenKind::Api).then_some(Role::Admin.into()),
             kind,
             name: "bench".into(),
             ttl_ms: None,

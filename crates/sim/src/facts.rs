@@ -2,7 +2,7 @@
 
 use datacentered_agent_lib::facts::AGENT_VERSION;
 use datacentered_link::clock::Clock;
-use datacentered_proto::ops::host::{Address, Disk, Facts};
+use datacentered_proto::ops::host::{Address, Disk, Facts, PolicyFacts};
 
 /// The distributions that hosts have, as a fleet that has grown over years.
 const SYSTEMS: &[(&str, &str, &str, &str)] = &[
@@ -48,6 +48,7 @@ pub(crate) fn of(index: usize, name: &str, boot_id: &str, clock: &Clock) -> Fact
         virtualisation: "none".to_owned(),
         agent_version: AGENT_VERSION.to_owned(),
         boot_id: boot_id.to_owned(),
+        policy: PolicyFacts { default: "allow".to_owned(), ..PolicyFacts::default() },
         booted: Some(booted),
     }
 }

@@ -191,6 +191,7 @@ pub(crate) fn blank(job: JobId, run: RunId) -> JobReport {
         ended: None,
         stdout_bytes: 0,
         stderr_bytes: 0,
+        mark_bytes: 0,
         stdin_bytes: 0,
         high_water: 0,
     }

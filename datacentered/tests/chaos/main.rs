@@ -4,6 +4,8 @@
 //!
 //! `DC_CHAOS_RUNS` is how many runs it takes (300), `DC_SEED` repeats a schedule. `make chaos` is the long form.
 
+#![allow(clippy::print_stdout, reason = "the seed, the faults and the report are for who reads the log")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -89,10 +89,10 @@ impl Work {
     pub(crate) fn output(&self, tag: &str) -> (Vec<u8>, Vec<u8>) {
         match self {
             Self::Lines { count, .. } => {
-                let out: String = (0..*count).map(|line| format!("line {line} of {tag}\n")).collect();
-                let err: String =
-                    (0..*count).filter(|line| line % 16 == 7).map(|line| format!("aside {line}\n")).collect();
-                (out.into(), err.into())
+                let out: Vec<String> = (0..*count).map(|line| format!("line {line} of {tag}\n")).collect();
+                let aside = (0..*count).filter(|line| line % 16 == 7);
+                let err: Vec<String> = aside.map(|line| format!("aside {line}\n")).collect();
+                (out.concat().into(), err.concat().into())
             }
             Self::Bulk { bytes, .. } => (repeated(&format!("bulk of {tag}\n"), *bytes), Vec::new()),
             Self::Cat { .. } => (self.input(tag).unwrap_or_default(), Vec::new()),

@@ -59,6 +59,11 @@ impl Relative {
         Self(joined)
     }
 
+    /// The whole path, below a root.
+    pub fn below(&self, root: &Path) -> PathBuf {
+        if self.is_root() { root.to_path_buf() } else { root.join(OsStr::from_bytes(&self.0)) }
+    }
+
     /// The directory that it lies in, and its name; none for the root itself.
     pub fn split(&self) -> Option<(Self, &[u8])> {
         if self.0.is_empty() {

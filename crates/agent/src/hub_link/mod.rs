@@ -111,7 +111,7 @@ impl HubLink {
             failures: FailureLog::default(),
             was_connected: false,
             epoch: None,
-            files: Arc::new(Files::new(&settings.serve)),
+            files: Arc::new(Files::new(&settings.serve, settings.policy.clone(), clock.clone())),
             settings,
             hubs,
             host,

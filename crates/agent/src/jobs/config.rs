@@ -11,7 +11,7 @@ use datacentered_proto::limits::MAX_SPEC;
 use datacentered_proto::ops::job::Offer;
 
 use crate::cgroup;
-use crate::policy::{Kind, PolicyFile};
+use crate::policy::{LocalTime, PolicyFile, Question};
 use crate::process::Identity;
 
 /// The subcommand under which the agent's binaries call [`crate::shim::main`].
@@ -50,7 +50,9 @@ impl Refuse {
     pub(super) fn why(&self, offer: &Offer, found: Option<&Identity>, at: Timestamp) -> Option<String> {
         match &self.0 {
             Decider::Nothing => None,
-            Decider::Policy(file) => file.refuses(Kind::Exec, &offer.spec, found, at),
+            Decider::Policy(file) => {
+                file.refuses(|| Question::about_job(&offer.spec, found, LocalTime::of(at)))
+            }
             Decider::By(decide) => decide(offer),
         }
     }

@@ -8,16 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use datacentered_link::clock::Clock;
-use datacentered_proto::Timestamp;
 use datacentered_proto::ops::host::PolicyFacts;
-use datacentered_proto::ops::job::ExecSpec;
 use tokio::time::sleep;
 
 use super::error::PolicyError;
 use super::parse;
-use super::question::{Kind, LocalTime, Question, Who};
+use super::question::Question;
 use super::rules::{Action, Policy};
-use crate::process::Identity;
 
 /// The directory of the policy of the system's own agent.
 const SYSTEM_FILE: &str = "/etc/datacentered/policy.toml";
@@ -100,14 +97,8 @@ impl PolicyFile {
         &self.path
     }
 
-    /// Why the host does not take a job, where it does not: file, line and reason.
-    pub fn refuses(
-        &self,
-        kind: Kind,
-        spec: &ExecSpec,
-        found: Option<&Identity>,
-        at: Timestamp,
-    ) -> Option<String> {
+    /// Why the host does not do what is asked, where it does not: file, line and reason.
+    pub fn refuses(&self, question: impl FnOnce() -> Question) -> Option<String> {
         let (active, error) = {
             let mut state = self.state();
             self.refresh(&mut state);
@@ -120,8 +111,7 @@ impl PolicyFile {
                 error.unwrap_or_else(|| format!("{} cannot be read", self.path.display()))
             )),
             Active::Rules(policy) => {
-                let who = Who::new(spec.user.as_deref(), found);
-                let decision = policy.decide(&Question::about(kind, spec, who, LocalTime::of(at)));
+                let decision = policy.decide(&question());
                 (decision.action == Action::Refuse).then_some(decision.text)
             }
         }
@@ -280,7 +270,8 @@ mod tests {
 
     fn why(file: &PolicyFile) -> Option<String> {
         let spec = ExecSpec::command(vec!["true".into()]);
-        file.refuses(Kind::Exec, &spec, None, Timestamp::EPOCH)
+        let who = Who::new(None, None);
+        file.refuses(|| Question::about(Kind::Exec, &spec, who, LocalTime::of(Timestamp::EPOCH)))
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a policy is asked: may this be done, as this user, with this command, at this time?
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use datacentered_proto::ops::job::{ExecSpec, Script};
 use datacentered_proto::{ByteString, Timestamp};
@@ -20,6 +22,8 @@ pub enum Kind {
     Exec,
     /// A process on a terminal.
     Terminal,
+    /// A file that is read or written for a copy.
+    File,
 }
 
 impl fmt::Display for Kind {
@@ -27,6 +31,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Exec => "exec",
             Self::Terminal => "terminal",
+            Self::File => "file",
         })
     }
 }
@@ -105,6 +110,25 @@ impl Question {
         }
         argv.extend(spec.argv.iter().cloned());
         Self { kind, who, argv, script: spec.script.is_some(), env: spec.env.keys().cloned().collect(), at }
+    }
+
+    /// About a job, of whichever kind it is.
+    pub fn about_job(spec: &ExecSpec, found: Option<&Identity>, at: LocalTime) -> Self {
+        let kind = if spec.terminal.is_some() { Kind::Terminal } else { Kind::Exec };
+        Self::about(kind, spec, Who::new(spec.user.as_deref(), found), at)
+    }
+
+    /// About a file: its command line is `read PATH` or `write PATH`, and it is the agent's own user who does it.
+    pub fn about_file(act: &str, path: &Path, at: LocalTime) -> Self {
+        let argv = vec![act.into(), ByteString(path.as_os_str().as_bytes().to_vec())];
+        Self {
+            kind: Kind::File,
+            who: Who::new(None, Identity::resolve(None).ok().as_ref()),
+            argv,
+            script: false,
+            env: Vec::new(),
+            at,
+        }
     }
 
     /// The command line, joined by spaces.

@@ -296,7 +296,7 @@ mod tests {
         let hosts = 2 * HELD_IN_ALL / HELD_PER_HOST;
         let targets: Vec<Target> = (0..hosts).map(|index| exited(&format!("h{index}"), 0)).collect();
         let mut groups = Groups::new(hosts);
-        let piece = said(Kind::Stdout, &[b'x'; HELD_PER_HOST / 2]);
+        let piece = said(Kind::Stdout, &vec![b'x'; HELD_PER_HOST / 2]);
         for _ in 0..2 {
             for index in 0..hosts {
                 groups.take(index, &piece);

@@ -21,7 +21,9 @@ use tokio::sync::Semaphore;
 
 use super::ServeConfig;
 use crate::files::{self, Placer, Relative};
+use crate::policy::{LocalTime, PolicyFile, Question};
 use crate::sys::users;
+use datacentered_link::clock::Clock;
 use write::Writes;
 
 /// When a caller that met a limit may try again, in milliseconds.
@@ -36,6 +38,16 @@ enum Act {
     Write,
 }
 
+impl Act {
+    /// The first word of what the host's policy is asked.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
 /// The files of this host. It outlives links: a copy that is cut off goes on over the next one.
 #[derive(Debug)]
 pub struct Files {
@@ -44,26 +56,34 @@ pub struct Files {
     /// Threads that file work may block at a time, so that a slow disk leaves some for jobs.
     workers: Arc<Semaphore>,
     limit: usize,
+    policy: Arc<PolicyFile>,
+    clock: Clock,
 }
 
 impl Files {
-    /// With the limits of `[serve]`.
-    pub fn new(config: &ServeConfig) -> Self {
+    /// With the limits of `[serve]`, and the host's policy.
+    pub fn new(config: &ServeConfig, policy: Arc<PolicyFile>, clock: Clock) -> Self {
         Self {
             writes: Writes::default(),
             streams: Arc::new(Semaphore::new(config.file_streams)),
             workers: Arc::new(Semaphore::new(config.file_workers)),
             limit: config.file_streams,
+            policy,
+            clock,
         }
     }
 
     /// Says where a root is, and whether this host lets the hub do that there.
     ///
     /// The host's own rules belong here: every operation on files asks this, with the path as it will be used.
-    fn admit(act: Act, root: &ByteString, path: &Relative) -> Result<PathBuf, Error> {
+    fn admit(&self, act: Act, root: &ByteString, path: &Relative) -> Result<PathBuf, Error> {
         let root = files::root_path(root, &home())?;
         tracing::debug!(?act, root = %root.display(), path = %path.to_wire().to_text(), "a file operation");
-        Ok(root)
+        let at = LocalTime::of(self.clock.wall());
+        match self.policy.refuses(|| Question::about_file(act.word(), &path.below(&root), at)) {
+            None => Ok(root),
+            Some(why) => Err(Error::forbidden(format!("refused by the host: {why}"))),
+        }
     }
 
     /// Does something that blocks.
@@ -93,16 +113,16 @@ impl Files {
     }
 
     pub(super) fn stat(self: &Arc<Self>, request: &Request) -> Called {
-        self.blocking(request, |params: StatParams| {
+        self.blocking(request, |files, params: StatParams| {
             let path = Relative::parse(&params.path)?;
-            let root = Self::admit(Act::Read, &params.root, &path)?;
+            let root = files.admit(Act::Read, &params.root, &path)?;
             Ok(StatReply { entry: files::stat(&root, &path)? })
         })
     }
 
     pub(super) fn list(self: &Arc<Self>, request: &Request) -> Called {
-        self.blocking(request, |params: ListParams| -> Result<ListReply, Error> {
-            let root = Self::admit(Act::Read, &params.root, &Relative::default())?;
+        self.blocking(request, |files, params: ListParams| -> Result<ListReply, Error> {
+            let root = files.admit(Act::Read, &params.root, &Relative::default())?;
             let after = params.next.as_ref().map(Relative::parse).transpose()?;
             let limit = params.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE) as usize;
             files::list(&root, after.as_ref(), limit)
@@ -130,12 +150,16 @@ impl Files {
         if params.entries.len() > MAX_PLACED {
             return Err(Error::invalid(format!("at most {MAX_PLACED} entries in one request")));
         }
-        let root = self.admitted(params.root.clone()).await?;
+        let root = self.admitted(params.root.clone(), Relative::default()).await?;
         let place = root.clone();
         let mut placer = self.block(move || Placer::open(&place)).await??;
         let mut reply = PlaceReply::default();
         for entry in params.entries {
-            let placed = match Relative::parse(&entry.path) {
+            let admitted = match Relative::parse(&entry.path) {
+                Ok(path) => self.admitted(params.root.clone(), path.clone()).await.map(|_| path),
+                Err(error) => Err(error),
+            };
+            let placed = match admitted {
                 Ok(path) => {
                     // Whoever still writes to the part has to come to its end first.
                     let settled = match &entry.placing {
@@ -168,15 +192,16 @@ impl Files {
         Ok(reply)
     }
 
-    async fn admitted(self: &Arc<Self>, root: ByteString) -> Result<PathBuf, Error> {
-        self.block(move || Self::admit(Act::Write, &root, &Relative::default())).await?
+    async fn admitted(self: &Arc<Self>, root: ByteString, path: Relative) -> Result<PathBuf, Error> {
+        let files = self.clone();
+        self.block(move || files.admit(Act::Write, &root, &path)).await?
     }
 
     /// Answers with what blocks for a while.
     fn blocking<P, R>(
         self: &Arc<Self>,
         request: &Request,
-        work: impl FnOnce(P) -> Result<R, Error> + Send + 'static,
+        work: impl FnOnce(&Self, P) -> Result<R, Error> + Send + 'static,
     ) -> Called
     where
         P: DeserializeOwned + Send + 'static,
@@ -187,7 +212,8 @@ impl Files {
             Err(error) => return Called::Now(Err(error)),
         };
         let files = self.clone();
-        Called::later(async move { Answer::of(&files.block(move || work(params)).await??) })
+        let own = files.clone();
+        Called::later(async move { Answer::of(&files.block(move || work(&own, params)).await??) })
     }
 }
 

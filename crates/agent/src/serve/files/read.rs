@@ -31,7 +31,12 @@ pub(super) fn open(files: &Arc<Files>, request: &Request) -> Called {
     Called::later(async move {
         let stream = params.stream;
         let note = params.note;
-        let (source, from) = files.block(move || begin(&params)).await??;
+        let (source, from) = files
+            .block({
+                let files = files.clone();
+                move || begin(&files, &params)
+            })
+            .await??;
         let cursor = Cursor::new(source.version(), from);
         Answer::send(stream, Some(cursor), move |writer| async move {
             send(&files, source, from, note, writer).await;
@@ -40,9 +45,9 @@ pub(super) fn open(files: &Arc<Files>, request: &Request) -> Called {
     })
 }
 
-fn begin(params: &ReadParams) -> Result<(Source, u64), Error> {
+fn begin(files: &Files, params: &ReadParams) -> Result<(Source, u64), Error> {
     let path = Relative::parse(&params.path)?;
-    let root = Files::admit(Act::Read, &params.root, &path)?;
+    let root = files.admit(Act::Read, &params.root, &path)?;
     let source = Source::open(&root, &path, params.size, params.note)?;
     let from = match &params.cursor {
         Some(cursor) if cursor.epoch != source.version() => {

@@ -203,7 +203,7 @@ struct Writing {
 
 async fn begin(files: &Arc<Files>, params: WriteParams, stop: CancellationToken) -> Result<Writing, Error> {
     let path = Relative::parse(&params.path)?;
-    let root = files.admitted(params.root.clone()).await?;
+    let root = files.admitted(params.root.clone(), path.clone()).await?;
     let key = key(&root, &path, &params.part);
     let mut slot = files.writes.claim(key, params.transfer, stop).await?;
     if let Some(error) = slot.failed.take() {

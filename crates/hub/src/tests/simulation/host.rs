@@ -75,6 +75,7 @@ fn fresh(job: JobId, run: RunId, state: JobState, outcome: Option<Outcome>) -> J
         ended,
         stdout_bytes,
         stderr_bytes,
+        mark_bytes: 0,
         stdin_bytes,
         high_water,
     }
