@@ -145,7 +145,7 @@ const TEXTS: &[(&str, &str, &str)] = &[
     (
         "link_upgrade",
         "proper",
-        "host\0hub:7272\0origin\0https://hub:7272\0connection\0keep-alive, Upgrade\0upgrade\0websocket\0sec-websocket-version\013\0sec-websocket-key\0dGhlIHNhbXBsZSBub25jZQ==",
+        "host\0hub:7272\0origin\0https://hub:7272\0connection\0keep-alive, Upgrade\0upgrade\0websocket\0sec-websocket-version\x0013\0sec-websocket-key\0dGhlIHNhbXBsZSBub25jZQ==",
     ),
     ("agent_shim_wire", "hello", r#"{"t":"hello","version":1}"#),
     ("agent_shim_wire", "input", r#"{"t":"input","length":5,"eof":true}"#),
