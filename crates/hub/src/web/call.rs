@@ -91,7 +91,10 @@ pub(super) async fn open_session(
 }
 
 /// A browser that comes back says where it was: its `Last-Event-ID` is the cursor.
-pub(super) fn resumed(params: Option<Box<RawValue>>, headers: &HeaderMap) -> Result<Option<Box<RawValue>>, Error> {
+pub(super) fn resumed(
+    params: Option<Box<RawValue>>,
+    headers: &HeaderMap,
+) -> Result<Option<Box<RawValue>>, Error> {
     let Some(last) = headers.get("last-event-id") else { return Ok(params) };
     let cursor: Option<Cursor> = last.to_str().ok().and_then(|text| text.parse().ok());
     let cursor =
