@@ -264,6 +264,9 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::policy::{Kind, LocalTime, Who};
+    use datacentered_proto::Timestamp;
+    use datacentered_proto::ops::job::ExecSpec;
 
     const ALLOW: &str = "default = \"allow\"\n";
     const REFUSE: &str = "default = \"refuse\"\nreason = \"closed\"\n";

@@ -304,21 +304,18 @@ impl Handler for Agent {
             "job.cancel" => request.params::<CancelParams>().and_then(|params| {
                 let mut journal = self.lock();
                 let outcome = Outcome::Cancelled { by: params.by.clone() };
-                let report = match journal.jobs.get_mut(&params.job) {
-                    Some((_, report)) => {
-                        if report.outcome.is_none() {
-                            report.state = JobState::Ended;
-                            report.outcome = Some(outcome);
-                        }
-                        report.clone()
+                let report = if let Some((_, report)) = journal.jobs.get_mut(&params.job) {
+                    if report.outcome.is_none() {
+                        report.state = JobState::Ended;
+                        report.outcome = Some(outcome);
                     }
-                    None => {
-                        let state = JobState::Ended;
-                        let begun = accepted(params.job, params.run);
-                        let report = JobReport { state, outcome: Some(outcome), ..begun };
-                        journal.tombstones.insert(params.job, report.clone());
-                        report
-                    }
+                    report.clone()
+                } else {
+                    let state = JobState::Ended;
+                    let begun = accepted(params.job, params.run);
+                    let report = JobReport { state, outcome: Some(outcome), ..begun };
+                    journal.tombstones.insert(params.job, report.clone());
+                    report
                 };
                 Answer::of(&report)
             }),
