@@ -90,6 +90,8 @@ fn terminals_and_files_have_rules_of_their_own() {
     let world = World::with_hosts(["web1"]);
     let policy = world.host_dir("web1").join("policy.toml");
     let rules = "\
+default = \"allow\"
+
 [[rule]]
 refuse = [\"terminal\"]
 reason = \"commands only\"
@@ -102,14 +104,14 @@ reason = \"nothing is copied here\"
     fs::write(&policy, rules).expect("a policy");
     let terminal = world.run(["shell", "web1", "--", "true"]);
     assert_eq!(terminal.code, 255);
-    assert!(terminal.stderr.contains(&format!("{}:1 refuses terminal", policy.display())), "{terminal:?}");
+    assert!(terminal.stderr.contains(&format!("{}:3 refuses terminal", policy.display())), "{terminal:?}");
     assert_eq!(world.run(["run", "--on", "web1", "--", "echo", "a command"]).ok().stdout, "a command\n");
 
     let (here, there) = (world.path().join("here"), world.path().join("there"));
     fs::write(&here, "bytes").expect("a file");
     let remote = format!("web1:{}", there.display());
     let up = world.run(["cp", here.to_str().expect("a path"), &remote]);
-    assert_eq!(up.code, 1);
+    assert_eq!(up.code, 4);
     assert!(
         up.stderr.contains("refused by the host") && up.stderr.contains("nothing is copied here"),
         "{up:?}"

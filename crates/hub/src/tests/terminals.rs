@@ -353,5 +353,5 @@ async fn a_recording_drops_its_oldest_and_the_terminal_goes_on() {
     let StreamEvent::Bytes { offset, .. } = next(&mut reader).await else { panic!("no bytes") };
     assert_eq!(offset, at);
     wait(&client, run).await;
-    assert_eq!(world.hub.store.view(|view| view.output_bytes), KEEP, "the rest does not count");
+    assert_eq!(world.hub.store.view(|view| view.output_bytes), kept, "the rest does not count");
 }
