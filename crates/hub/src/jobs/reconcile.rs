@@ -1,6 +1,6 @@
 //! When a host's link comes up, both sides compare what they know; nothing is guessed and nothing is rolled back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use datacentered_engine::kv::Expect;
@@ -57,6 +57,12 @@ pub(crate) async fn compare(
     link: &Link,
     journal: &Journal,
 ) -> Result<Compared, Error> {
+    // A job that the host takes over an older link while it lists them is missing from the list, and not from the host.
+    let taken_before: HashSet<JobId> = open_jobs(hub, host)
+        .into_iter()
+        .filter(|job| as_told(hub, job).state > JobState::Offered)
+        .map(|job| job.job)
+        .collect();
     let listed = list(link).await?;
     let open = open_jobs(hub, host);
     let mut seen: HashMap<_, _> =
@@ -64,11 +70,10 @@ pub(crate) async fn compare(
     let mut again = Vec::new();
     for job in &open {
         let id = job.job;
-        // What the host said last may be newer than the record.
-        let job =
-            hub.progress.get(id).map_or_else(|| job.clone(), |progress| Arc::new(progress.applied_to(job)));
+        let job = as_told(hub, job);
+        let taken_meanwhile = job.state > JobState::Offered && !taken_before.contains(&id);
         let restored = hub.store.view(|view| hub.predates_restore(view, job.run));
-        match reconcile(&job, journal, restored, listed.contains_key(&id)) {
+        match reconcile(&job, journal, restored, listed.contains_key(&id) || taken_meanwhile) {
             Reconciled::Offer => again.push(id),
             Reconciled::Tombstone => cancel_on_host(hub, &job, link),
             Reconciled::Lost => {
@@ -101,6 +106,11 @@ pub(crate) async fn compare(
         take_in(hub, host, link, said).await;
     }
     Ok(Compared { again, seen })
+}
+
+/// A job as its host told it last, which may be newer than the record.
+fn as_told(hub: &Hub, job: &Arc<JobRecord>) -> Arc<JobRecord> {
+    hub.progress.get(job.job).map_or_else(|| job.clone(), |progress| Arc::new(progress.applied_to(job)))
 }
 
 /// A host's jobs that have not ended, or whose output is not complete.
