@@ -110,8 +110,11 @@ impl Pull {
             match hub.engine.log().append(&self.log, items.clone(), durability).await {
                 Ok(state) => {
                     self.end = state.end;
-                    self.drop_oldest(hub, &state).await;
-                    return Ok(state);
+                    return if self.drop_oldest(hub, &state).await {
+                        state_of(hub, &self.log).await
+                    } else {
+                        Ok(state)
+                    };
                 }
                 Err(EngineError::Hole { end }) => {
                     return Err(Error::internal(format!("the host skipped output: expected offset {end}")));
@@ -124,12 +127,17 @@ impl Pull {
         }
     }
 
-    /// Keeps a recording within its bounds, with a little slack so that it is not trimmed for every append.
-    async fn drop_oldest(&self, hub: &Hub, state: &LogState) {
-        let Some(keep) = self.keep.filter(|keep| state.end - state.oldest > keep + keep / 8) else { return };
-        if let Err(error) = hub.engine.log().trim(&self.log, state.end - keep).await {
+    /// Keeps a recording within its bounds, with a little slack so that it is not trimmed for every append. Says whether
+    /// some of it went.
+    async fn drop_oldest(&self, hub: &Hub, state: &LogState) -> bool {
+        let Some(keep) = self.keep.filter(|keep| state.end - state.oldest > keep + keep / 8) else {
+            return false;
+        };
+        let trimmed = hub.engine.log().trim(&self.log, state.end - keep).await;
+        if let Err(error) = &trimmed {
             tracing::warn!(job = %self.job, %error, "the oldest of a recording could not be dropped now");
         }
+        trimmed.is_ok()
     }
 
     fn unacknowledged(&self) -> u64 {
