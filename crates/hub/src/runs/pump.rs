@@ -121,7 +121,9 @@ fn next_batch(hub: &Arc<Hub>, id: RunId) -> (Change, Vec<datacentered_proto::Job
         let mut room = room as usize;
         let mut chosen = Vec::new();
         for job in jobs.queued.iter().filter_map(|job| view.jobs.get(job)) {
-            let online = hub.live.is_online(job.host);
+            // Looked at once: a host that leaves a moment later makes no job end that may wait for it.
+            let live = hub.live.get(job.host);
+            let online = live.is_some();
             // After a start every host is still on its way back; after a restore its word is waited for.
             let away = !online && run.offline != OfflinePolicy::Queue && fleet_is_back;
             let gives_up = away && !hub.only_host_knows(view, job);
@@ -133,16 +135,16 @@ fn next_batch(hub: &Arc<Hub>, id: RunId) -> (Change, Vec<datacentered_proto::Job
                     more = true;
                     break;
                 }
-                chosen.push(job.clone());
+                chosen.push((job.clone(), live.map(|live| live.incarnation)));
             }
         }
         chosen
     });
-    for job in waiting {
+    for (job, incarnation) in waiting {
         let mut record = (*job.record).clone();
-        match hub.live.get(job.host) {
-            Some(live) => {
-                mark_offered(&mut record, &live.incarnation, now);
+        match incarnation {
+            Some(incarnation) => {
+                mark_offered(&mut record, &incarnation, now);
                 offers.push(record.job);
             }
             None => create::mark_offline(hub, &mut record, now),
