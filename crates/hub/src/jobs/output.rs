@@ -159,6 +159,13 @@ pub(super) fn ensure_pulling(hub: &Arc<Hub>, job: JobId, host: HostId, link: &Li
             }
         }
         hub.outputs.release_claim(job, &link);
+        // Whoever wanted it pulled since the last look found it claimed.
+        let unfinished = hub.store.view(|view| {
+            view.jobs.get(&job).is_some_and(|job| job.outcome.is_some() && !job.output_complete)
+        });
+        if unfinished && !link.is_closed() && hub.pause(RETRY).await {
+            ensure_pulling(&hub, job, host, &link);
+        }
     });
 }
 
